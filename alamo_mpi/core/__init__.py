@@ -1,0 +1,1 @@
+"""Decisions, without I/O: hazards, graph, scheduler, placement, life cycle.  Standard library only."""

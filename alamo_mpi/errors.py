@@ -1,0 +1,112 @@
+"""The exceptions of the package; this module imports nothing of it.
+
+Every error that concerns one task carries ``uid``, ``task_name``, ``rank`` and ``host`` (``None``
+where they make no sense) and ends with what to do about it.  A task's own exception is never
+wrapped: ``get()`` raises it unchanged, with a `RemoteTraceback` as its ``__cause__``.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import pickle
+
+__all__ = [
+    "AlamoError",
+    "CancelledError",
+    "DependencyError",
+    "InternalError",
+    "LaunchError",
+    "RemoteError",
+    "RemoteTraceback",
+    "SerializationError",
+    "TaskStateError",
+    "WorkersBusyError",
+]
+
+
+class AlamoError(Exception):
+    """Base of all errors raised by `alamo_mpi` itself.
+
+    Attributes
+    ----------
+    uid : int or None
+        The task that the error is about.
+    task_name : str or None
+        Its function's name.
+    rank : int or None
+        The rank, in the program's communicator, where it happened.
+    host : str or None
+        The name of that rank's host.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        uid: int | None = None,
+        task_name: str | None = None,
+        rank: int | None = None,
+        host: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.uid = uid
+        self.task_name = task_name
+        self.rank = rank
+        self.host = host
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only attributes travel as state, so that every subclass pickles.
+        return type(self), self.args, self.__dict__
+
+
+class TaskStateError(AlamoError, RuntimeError):
+    """A call that the task or batch does not allow in its present state."""
+
+
+class DependencyError(AlamoError):
+    """A task was not run because a task whose data it reads failed; see ``__cause__``."""
+
+
+class CancelledError(AlamoError, concurrent.futures.CancelledError):
+    """The task was cancelled before it had a result, as by `Batch.terminate`."""
+
+
+class SerializationError(AlamoError, pickle.PicklingError):
+    """A function, argument, result or exception cannot be pickled, or not be rebuilt."""
+
+
+class RemoteError(AlamoError):
+    """Stands for a task's exception that could not be rebuilt in this process.
+
+    Attributes
+    ----------
+    type_name : str
+        Qualified name of the exception's class, as seen on the worker.
+    """
+
+    def __init__(self, message: str = "", *, type_name: str = "", **where: object) -> None:
+        super().__init__(message, **where)  # type: ignore[arg-type]
+        self.type_name = type_name
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - a cause to be shown, never raised by itself
+    """The text of a traceback on another rank; the ``__cause__`` of a task's exception."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class WorkersBusyError(AlamoError, RuntimeError):
+    """Every worker is held by other live batches."""
+
+
+class LaunchError(AlamoError, RuntimeError):
+    """The program was started in a way that cannot work; the message says which way does."""
+
+
+class InternalError(AlamoError):
+    """A contradiction inside `alamo_mpi`: please report it, with the story in the message."""

@@ -1,0 +1,1 @@
+"""Joins core and mpi: the manager, the workers, execution and serialisation.  Decides nothing."""
