@@ -69,12 +69,21 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object
     if name == "__version__":
-        value = importlib.import_module("importlib.metadata").version("alamo-mpi")
+        value = _version()
     else:
         home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
         value = getattr(home, name)
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("alamo-mpi")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+source"
 
 
 def __dir__() -> list[str]:

@@ -7,17 +7,24 @@ other.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from typing import TypeAlias
 
 from mpi4py import MPI
 
 from alamo_mpi.errors import LaunchError
 
-__all__ = ["World", "unlink_shared_memory"]
+__all__ = ["Communicator", "World", "unlink_shared_memory"]
+
+#: For annotations in the rooms that do not import mpi4py.
+Communicator: TypeAlias = MPI.Intracomm
 
 _THREAD_LEVELS = {
     MPI.THREAD_SINGLE: "MPI_THREAD_SINGLE",
@@ -97,9 +104,40 @@ class World:
         unlink_shared_memory()
         MPI.COMM_WORLD.Abort(status)
 
+    def on_finalize(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called once when MPI_Finalize begins, all of MPI still usable; local.
+
+        Returns
+        -------
+        callable
+            Cancels it: without a call of `callback`, and may be called again.
+
+        References
+        ----------
+        MPI-4.1, "Allowing User Functions at MPI Finalization": attributes of ``MPI_COMM_SELF``
+        are deleted before anything else.
+        """
+        armed = [callback]
+
+        def deleted(comm: MPI.Comm, keyval: int, value: object) -> None:
+            while armed:
+                armed.pop()()
+
+        keyval = MPI.Comm.Create_keyval(delete_fn=deleted)
+        MPI.COMM_SELF.Set_attr(keyval, True)
+
+        def cancel() -> None:
+            nonlocal keyval
+            if armed and not MPI.Is_finalized():
+                armed.clear()
+                MPI.COMM_SELF.Delete_attr(keyval)
+                keyval = MPI.Comm.Free_keyval(keyval)
+
+        return cancel
+
     def free(self) -> None:
         """Give both communicators back; collective, may be called again."""
-        if self._freed:
+        if self._freed or MPI.Is_finalized():
             return
         self._freed = True
         self.comm.Free()
@@ -140,7 +178,14 @@ def _check_library() -> None:
             "call MPI.Finalize() after its last use, or leave that to mpi4py."
         )
     if not MPI.Is_initialized():
+        # The program has set mpi4py.rc.initialize = False; then mpi4py does not finalize either.
         MPI.Init_thread(MPI.THREAD_MULTIPLE)
+        atexit.register(_finalize)
+
+
+def _finalize() -> None:
+    if not MPI.Is_finalized():
+        MPI.Finalize()
 
 
 def _check_communicator(comm: MPI.Intracomm) -> None:
