@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements there")
     options = parser.parse_args()
     if not worlds.in_a_world():
-        command = [*worlds.launcher(RANKS), sys.executable, "-m", "alamo_mpi", *sys.argv]
+        command = worlds.launched(RANKS, "-m", "alamo_mpi", *sys.argv)
         os.execvpe(command[0], command, worlds.environment())
     world = alamo_mpi.init().world
     nworkers = world.size - 1

@@ -47,20 +47,21 @@ Say = Callable[[str], None]
 
 def floor_and_peers(sizes: Sizes, nworkers: int, say: Say) -> Raw:
     """Measure the systems that are programs of their own."""
-    python = sys.executable
-    world = [*worlds.launcher(nworkers + 1), python]
+    nranks = nworkers + 1
     counts = ["--many", str(sizes.many), "--single", str(sizes.single)]
     peer = [*counts, "--workers", str(nworkers), "--repeats", str(sizes.peer_repeats)]
     say("floor: raw mpi4py")
     floor = worlds.run_json(
-        [*world, "-m", "taskbench.floor", *counts, "--length", str(sizes.length)], timeout_s=300
+        worlds.launched(nranks, "-m", "taskbench.floor", *counts, "--length", str(sizes.length)),
+        timeout_s=300,
     )
     say("peer: mpi4py.futures")
     futures = worlds.run_json(
-        [*world, "-m", "mpi4py.futures", "-m", "taskbench.peers", "mpi4py", *peer], timeout_s=600
+        worlds.launched(nranks, "-m", "mpi4py.futures", "-m", "taskbench.peers", "mpi4py", *peer),
+        timeout_s=600,
     )
     say("peer: ProcessPoolExecutor")
-    pool = worlds.run_json([python, "-m", "taskbench.peers", "pool", *peer], timeout_s=900)
+    pool = worlds.run_json([sys.executable, "-m", "taskbench.peers", "pool", *peer], timeout_s=900)
     return {"floor": floor, "mpi4py.futures": futures, "ProcessPoolExecutor": pool}
 
 

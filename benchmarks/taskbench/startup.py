@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from taskbench import worlds
@@ -21,8 +20,7 @@ def compare(nranks: int, repeats: int) -> tuple[list[float], list[float]]:
 
     They alternate so that a change in the machine's load meets both alike.
     """
-    mpiexec = [*worlds.launcher(nranks), sys.executable]
-    bare = [*mpiexec, "-m", "taskbench.startup_bare"]
-    batch = [*mpiexec, "-m", "alamo_mpi", "-m", "taskbench.startup_batch"]
+    bare = worlds.launched(nranks, "-m", "taskbench.startup_bare")
+    batch = worlds.launched(nranks, "-m", "alamo_mpi", "-m", "taskbench.startup_batch")
     pairs = [(seconds_to_print(batch), seconds_to_print(bare)) for _ in range(repeats)]
     return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]

