@@ -52,7 +52,7 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
         parser.error("which program? Name a file, or -m and a module.")
     if options.nranks is not None:
         _start_ranks(options.nranks, program)
-    from alamo_mpi.program import run_program
+    from alamo_mpi.application import run_program
 
     run_program(program)
 
