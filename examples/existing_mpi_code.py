@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 from mpi4py import MPI
+from numpy.typing import NDArray
 
 import alamo_mpi
 
@@ -19,7 +20,7 @@ STEPS = 2
 CELLS = 1000
 
 
-def analyse(step: int, values: np.ndarray) -> tuple[int, float]:
+def analyse(step: int, values: NDArray[np.float64]) -> tuple[int, float]:
     """Reduce a part of the field; a task, so it runs on any rank."""
     return step, float(values.sum())
 

@@ -14,19 +14,24 @@ summation, and the files must equal a serial computation's bit for bit.  The pro
 for every power, prints what it computed and how fast, and ends with status 1 if one differs.
 """
 
+from __future__ import annotations
+
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alamo_mpi import Batch
 
 PRIME = 8_388_593  # 100 * PRIME**2 < 2**53
 
 
-def array_module():
+def array_module() -> Any:
     """Return cupy where it is installed and finds a GPU, else numpy."""
     try:
         import cupy
@@ -35,7 +40,7 @@ def array_module():
     return cupy if cupy.is_available() else np
 
 
-def gpu_matmul_func(original_matrix, base_dir, i):
+def gpu_matmul_func(original_matrix: NDArray[np.int64], base_dir: Path, i: int) -> str:
     """Read ``file_i``, multiply by the original matrix, write ``file_{i+1}``; return a summary."""
     xp = array_module()
     with open(base_dir / f"file_{i}", "rb") as file:
@@ -51,7 +56,7 @@ def gpu_matmul_func(original_matrix, base_dir, i):
     return f"m^{i + 1}: trace {int(np.trace(next_matrix) % PRIME)} by {xp.__name__}"
 
 
-def serial_powers(m, count):
+def serial_powers(m: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
     """Yield the first `count` powers of `m` modulo the prime, in integer arithmetic."""
     left = m % PRIME
     power = np.identity(len(m), dtype=np.int64)

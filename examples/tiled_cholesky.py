@@ -25,11 +25,15 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alamo_mpi import Batch, Task
+
+Matrix = NDArray[np.float64]
 
 
 def one_blas_thread() -> None:
@@ -56,7 +60,7 @@ def tile(i: int, j: int) -> Path:
     return Path(f"tile_{i}_{j}.npy")
 
 
-def spd_matrix(n: int) -> np.ndarray:
+def spd_matrix(n: int) -> Matrix:
     """Return a symmetric positive definite matrix, the same one each time."""
     random = np.random.default_rng(7).standard_normal((n, n))
     random += random.T
@@ -64,14 +68,14 @@ def spd_matrix(n: int) -> np.ndarray:
     return random
 
 
-def scatter(matrix: np.ndarray, folder: Path, nb: int) -> None:
+def scatter(matrix: Matrix, folder: Path, nb: int) -> None:
     """Write the lower triangle's tiles of order `nb` into `folder`."""
     for i in range(len(matrix) // nb):
         for j in range(i + 1):
             np.save(folder / tile(i, j), matrix[i * nb : (i + 1) * nb, j * nb : (j + 1) * nb])
 
 
-def gather(folder: Path, ntiles: int, nb: int) -> np.ndarray:
+def gather(folder: Path, ntiles: int, nb: int) -> Matrix:
     """Read the tiles back into one lower triangular matrix."""
     lower = np.zeros((ntiles * nb, ntiles * nb))
     for i in range(ntiles):
@@ -97,7 +101,7 @@ def trsm(folder: Path, i: int, k: int) -> None:
     np.save(folder / tile(i, k), right)
 
 
-def solve_right(lower: np.ndarray, right: np.ndarray) -> None:
+def solve_right(lower: Matrix, right: Matrix) -> None:
     """Overwrite `right` with ``right L^-T``, by halves, so that matrix products do the work."""
     n = len(lower)
     if n <= 64:
@@ -130,7 +134,7 @@ def factorise(batch: Batch, folder: Path, ntiles: int) -> list[Task]:
     """Return the tasks of the factorisation, in the order of the sequential algorithm."""
     tasks: list[Task] = []
 
-    def add(kernel, *indices, reads, writes):
+    def add(kernel: Callable[..., None], *indices: int, reads: list[Path], writes: Path) -> None:
         tasks.append(
             batch.function(
                 kernel,
