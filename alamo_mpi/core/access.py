@@ -28,6 +28,7 @@ __all__ = [
     "CommunicationDomain",
     "CommunicationObject",
     "DataAccess",
+    "Hazard",
     "Mode",
     "read",
     "write",
@@ -44,6 +45,21 @@ class Mode(enum.IntEnum):
 
     READ = 0
     WRITE = 1
+
+
+class Hazard(enum.IntFlag):
+    """Why one task must wait for another; an edge may have several reasons."""
+
+    #: Read after write: the later task reads what the earlier wrote.
+    RAW = 1
+    #: Write after read: the later task overwrites what the earlier reads.
+    WAR = 2
+    #: Write after write.
+    WAW = 4
+    #: Read after read; only in domains that ask for it.
+    RAR = 8
+    #: The earlier task's result is an argument of the later one; always together with RAW.
+    VALUE = 16
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,20 @@ class CommunicationDomain:
                 raise TypeError(
                     f"CommunicationDomain({name}=...) must be True or False, not {value!r}."
                 )
+
+    @property
+    def hazards(self) -> Hazard:
+        """The hazards that this domain orders."""
+        chosen = Hazard(0)
+        for hazard, ordered in (
+            (Hazard.RAR, self.rar),
+            (Hazard.RAW, self.raw),
+            (Hazard.WAR, self.war),
+            (Hazard.WAW, self.waw),
+        ):
+            if ordered:
+                chosen |= hazard
+        return chosen
 
 
 @dataclass(frozen=True)
