@@ -6,7 +6,7 @@
     python leftovers.py check "$marker" "$before"
 
 A process belongs to the run when `ENVIRONMENT_NAME` in the environment that it was started with
-has the run's value.  A file in shared memory counts when it is new, belongs to this user and no
+has the run's value, or that value, a slash and more: a run inside the run.  A file in shared memory counts when it is new, belongs to this user and no
 living process has it mapped or open: files of other running programs are theirs to remove.
 `check` says what it found, kills those processes and exits 1.  Standard library, Linux only.
 """
@@ -39,10 +39,12 @@ def living() -> Iterator[Path]:
 def marked_processes(marker: str) -> dict[int, str]:
     """Return pid and command line of each living process started with `marker`."""
     wanted = f"{ENVIRONMENT_NAME}={marker}".encode()
+    inner = wanted + b"/"
     found = {}
     for proc in living():
         try:
-            if wanted not in (proc / "environ").read_bytes().split(b"\0"):
+            variables = (proc / "environ").read_bytes().split(b"\0")
+            if wanted not in variables and not any(v.startswith(inner) for v in variables):
                 continue
             state = (proc / "stat").read_text().rpartition(")")[2].split()[0]
             command = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
