@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from mpi4py import MPI
 
 from taskbench import work
@@ -95,12 +96,37 @@ def chain(comm: MPI.Comm, length: int) -> float:
     return seconds
 
 
+def share(comm: MPI.Comm, ntasks: int, nbytes: int) -> float:
+    """Run tasks that share one array, one chunk for each worker; return the seconds it took.
+
+    Within a chunk pickle writes the array once, so it crosses to each worker once.
+    """
+    status = MPI.Status()
+    array = np.ones(nbytes // 8)
+    nworkers = comm.size - 1
+    begin = time.perf_counter()
+    for rank in range(1, comm.size):
+        numbers = range(rank - 1, ntasks, nworkers)
+        comm.send([(number, work.first_element, (array, number)) for number in numbers], rank, TAG)
+    count = 0
+    for _ in range(nworkers):
+        wait(comm, status)
+        results = comm.recv(source=status.Get_source(), tag=TAG)
+        count += sum(value == 1.0 + number for number, value in results)
+    seconds = time.perf_counter() - begin
+    if count != ntasks:
+        raise RuntimeError("A result from the floor's shared array is missing or wrong.")
+    return seconds
+
+
 def main() -> None:
     """Measure each form four times and print the best rates as JSON on rank 0."""
     parser = argparse.ArgumentParser(description="The floor of the task benchmark.")
     parser.add_argument("--many", type=int, default=100_000, help="tasks in chunks of 64")
     parser.add_argument("--single", type=int, default=10_000, help="tasks in chunks of 1")
     parser.add_argument("--length", type=int, default=1_000, help="tasks of the chain")
+    parser.add_argument("--shared", type=int, default=1_000, help="tasks that share an array")
+    parser.add_argument("--nbytes", type=int, default=8_000_000, help="size of that array")
     options = parser.parse_args()
     comm = MPI.COMM_WORLD
     if comm.size < 2:
@@ -112,12 +138,14 @@ def main() -> None:
     chunks_64 = [farm(comm, options.many, 64) for _ in range(best_of)]
     chunks_1 = [farm(comm, options.single, 1) for _ in range(best_of)]
     chains = [chain(comm, options.length) for _ in range(best_of)]
+    shares = [share(comm, options.shared, options.nbytes) for _ in range(best_of)]
     for rank in range(1, comm.size):
         comm.send([], rank, TAG)
     figures = {
         "chunks_64_per_s": options.many / min(chunks_64),
         "chunks_1_per_s": options.single / min(chunks_1),
         "chain_us": 1e6 * min(chains) / options.length,
+        "shared_s": min(shares),
         "all_chunks_64_per_s": [options.many / s for s in chunks_64],
         "all_chunks_1_per_s": [options.single / s for s in chunks_1],
     }
