@@ -6,9 +6,10 @@
     python leftovers.py check "$marker" "$before"
 
 A process belongs to the run when `ENVIRONMENT_NAME` in the environment that it was started with
-has the run's value, or that value, a slash and more: a run inside the run.  A file in shared memory counts when it is new, belongs to this user and no
-living process has it mapped or open: files of other running programs are theirs to remove.
-`check` says what it found, kills those processes and exits 1.  Standard library, Linux only.
+has the run's value, or that value, a slash and more: a run inside the run.  A file in shared
+memory counts when it is new, belongs to this user and no living process has it mapped or open:
+files of other running programs are theirs to remove.  `check` says what it found, kills those
+processes and exits 1.  Standard library, Linux only.
 """
 
 from __future__ import annotations
