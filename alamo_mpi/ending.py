@@ -15,6 +15,7 @@ has returned true, because a worker that runs a task takes part in none.  ``ARCH
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import sys
@@ -22,7 +23,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
@@ -71,19 +72,20 @@ class Session:
         """Whether this is a forked child, which must leave the parent's ranks alone."""
         return os.getpid() != self._pid
 
-    def end(self, error: BaseException | None = None) -> None:
+    def end(self, error: BaseException | None = None, *, grace_s: float = END_GRACE_S) -> None:
         """Release the workers, or abort the job if they do not answer; waits some seconds at most.
 
         Parameters
         ----------
         error : BaseException, optional
-            What ended the program: then work in flight is forgotten, and the grace is short.  The
+            What ended the program: then work in flight is forgotten.  The
             caller has shown it, or raises it; it is shown here only where the job is aborted first.
+        grace_s : float
+            How long the workers may take to say goodbye.
         """
         if self.ended or self.foreign:
             return
         self.ended = True
-        grace_s = END_GRACE_S if error is None else FAIL_GRACE_S
         try:
             if error is not None:
                 self.manager.kill()
@@ -113,7 +115,7 @@ class ProgramEnd:
 
     Notes
     -----
-    Three hooks, because there are three ways to come to an end without passing through our code:
+    Hooks, because there are three ways to come to an end without passing through our code:
     an unhandled error (``sys.excepthook``, chained), the interpreter's exit (``atexit``), and the
     program's own ``MPI.Finalize()`` (an attribute of ``MPI_COMM_SELF``, which the standard says is
     deleted first).  Whichever is first does the work.
@@ -129,8 +131,22 @@ class ProgramEnd:
     def install(self) -> None:
         """Set the hooks; local."""
         sys.excepthook = self._on_error
+        sys.exit = self._noting_status(sys.exit)
         atexit.register(self._at_exit)
         self._forget_finalize = self._session.world.on_finalize(self._at_finalize)
+
+    def _noting_status(self, leave: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+        """Wrap ``sys.exit``: no hook of the interpreter's exit is told the status.
+
+        It is needed only to abort with the status that the program asked for.
+        """
+
+        @functools.wraps(leave)
+        def exit_noting_status(status: object = None, /) -> NoReturn:
+            self._session.status = status_of(SystemExit(status))
+            leave(status)
+
+        return exit_noting_status
 
     def _on_error(
         self,
@@ -145,7 +161,7 @@ class ProgramEnd:
             return
         session.shown = error
         self._start_watchdog(error)
-        session.end(error)
+        session.end(error, grace_s=FAIL_GRACE_S)
 
     def _start_watchdog(self, error: BaseException) -> None:
         """Abort the job even if the interpreter's exit hangs, as on a thread that never ends."""

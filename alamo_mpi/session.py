@@ -110,9 +110,20 @@ def _start_program() -> Session:
             "One rank, so tasks run inside this process, one at a time. For more: "
             "python -m alamo_mpi -n N app.py"
         )
-    session = Session(world)
+    session = _open(world)
     ProgramEnd(session).install()
     return session
+
+
+def _open(world: World) -> Session:
+    """Make the session of rank 0; the other ranks serve already, so failing here ends the job."""
+    try:
+        return Session(world)
+    except BaseException as error:
+        if world.size > 1:
+            sys.excepthook(type(error), error, error.__traceback__)
+            world.abort(1)
+        raise
 
 
 def _serve_program(world: World) -> None:
@@ -210,7 +221,7 @@ class serve:  # noqa: N801 - a context manager, used like a function
             self._check_free()
             world = World(self._comm)
             if world.rank == 0:
-                self._session = _process.session = Session(world)
+                self._session = _process.session = _open(world)
                 return self._session
         self._work(world)
         self._skip = SkipBody(frame)

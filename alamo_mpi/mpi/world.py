@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
 from typing import TypeAlias
 
 from mpi4py import MPI
