@@ -33,6 +33,7 @@ TOP_LEVEL = {
     "task": "surface",
     "__init__": "top",
     "__main__": "top",
+    "application": "top",
     "cli": "top",
 }
 
