@@ -204,9 +204,7 @@ class Batch:
                 f"{task!r} belongs to another batch: get its result first, and pass that"
             )
         if isinstance(task, _Compiled):
-            raise TypeError(
-                f"{task!r} is a compiled task: pass the subtask whose result is meant"
-            )
+            raise TypeError(f"{task!r} is a compiled task: pass the subtask whose result is meant")
         return task
 
     def compile(
@@ -426,7 +424,9 @@ class Batch:
             self._manager.abandon(live)
 
     def __repr__(self) -> str:
-        return f"<{self._live}, {self.num_workers} workers, {self._live.scheduler.unfinished} tasks>"
+        return (
+            f"<{self._live}, {self.num_workers} workers, {self._live.scheduler.unfinished} tasks>"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(

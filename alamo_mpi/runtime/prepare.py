@@ -52,7 +52,7 @@ class Preparer:
         *,
         record: bool,
     ) -> Submission:
-        """Number the functions and pack the arguments of tasks that are started together.
+        """Make the submission of tasks that are started together: number, and pack.
 
         Parameters
         ----------
