@@ -15,7 +15,7 @@ from alamo_mpi.core.access import AccessTarget, DataAccess
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.inference import infer
-from alamo_mpi.runtime.prepare import Call
+from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Accesses, AsyncDict, Task, _Compiled, _Function, default_timeout
 
 if TYPE_CHECKING:
@@ -297,7 +297,11 @@ class Batch:
         else:
             assert isinstance(task, _Function)
             tasks, graph = (task,), None
-        calls = [Call(each._uid, each._function, each._arguments) for each in tasks]
+        calls = Calls(
+            [each._uid for each in tasks],
+            [each._function for each in tasks],
+            [each._arguments for each in tasks],
+        )
         inputs = self._inputs(task, tasks)
         submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)
         for index, each in enumerate(tasks):
