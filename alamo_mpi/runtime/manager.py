@@ -310,6 +310,9 @@ class Manager:
     def _handle(self, live: LiveBatch, event: Event, message: Progress | None = None) -> None:
         for command in live.scheduler.handle(event, time.perf_counter()):
             self._perform(live, command, message)
+        if not live.submissions:
+            # The last that a closed batch waits for may be the answer to a recall.
+            self._release_if_over(live)
 
     def _perform(self, live: LiveBatch, command: Command, message: Progress | None) -> None:
         if isinstance(command, SendChunk):
