@@ -180,13 +180,15 @@ class Scheduler:
             elif state != _DONE:
                 root = producer.doomed.get(source, (producer, source))
                 program.doomed.setdefault(index, root)
-        if self._terminated:
-            self._cancel(program)
-        elif not program.ntasks:
+        if not program.ntasks:
             self._ended.append(program)
+        elif self._terminated:
+            self._cancel(program)
         elif program.graph is not None:
+            waiting, states = program.waiting, program.states
             for index in range(program.ntasks):
-                if not program.waiting[index]:
+                # One that is skipped here, for a producer that failed, opens others further on.
+                if not waiting[index] and states[index] == _WAITING:
                     self._open(program, index)
         self._enqueue(program)
 
