@@ -102,7 +102,9 @@ class Chunk:
                 break
             elif side:
                 index = side.pop()
-            elif ready.count and (self.expected < budget_s or not self.size + len(indices)):
+            elif not self.size + len(indices) or (
+                self.expected < budget_s and ready.has_for(self.rank)
+            ):
                 index = ready.pop(self.rank)
             else:
                 break
@@ -112,7 +114,7 @@ class Chunk:
                 if program.waiting and program.waiting[index]:
                     walk.chain = None
                     continue
-                ready.push(index, program.homes.get(index))
+                ready.push(index, program.home(index))
                 break
             indices.append(index)
             self.expected += float("inf") if each_s is None else each_s

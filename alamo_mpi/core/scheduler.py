@@ -170,6 +170,8 @@ class Scheduler:
     # Events -----------------------------------------------------------------------------------
 
     def _submitted(self, program: Program) -> None:
+        if program.pid in self._programs:
+            raise InternalError(f"program {program.pid} was submitted before")
         self._programs[program.pid] = program
         self._nready += program.ready.count
         for index, producer, source in program.externals:
@@ -211,13 +213,15 @@ class Scheduler:
             self._end_chunk(worker, chunk)
 
     def _tail_returned(self, event: TailReturned) -> None:
-        worker = self._workers[event.rank]
+        worker = self._workers.get(event.rank)
+        if worker is None:
+            raise InternalError(f"{event} comes from rank {event.rank}, which is no worker here")
         worker.recalled = False
         # It has spoken: asked again at once, it would answer the same until its task ends.
         worker.since = self._now
         for number, count in event.tails.items():
             chunk = self._chunks.get(number)
-            if chunk is None or count > chunk.size - chunk.done:
+            if chunk is None or chunk.rank != event.rank or count > chunk.size - chunk.done:
                 raise InternalError(f"{event} does not fit the chunks: {self._chunks}")
             for program, indices in chunk.cut_tail(count):
                 for index in indices:
@@ -260,8 +264,9 @@ class Scheduler:
         for at, index in enumerate(indices, offset):
             failed = event.failures.get(at)
             if failed is None:
-                if event.kept.get(at, 0) >= _HEAVY_NBYTES:
-                    self._prefer(program, index, chunk.rank)
+                nbytes = event.kept.get(at, 0)
+                if nbytes >= _HEAVY_NBYTES:
+                    self._prefer(program, index, nbytes, chunk.rank)
                 self._settle(program, index, State.DONE, None)
                 continue
             root = None
@@ -324,7 +329,7 @@ class Scheduler:
         program.states[index] = _READY
         if program.ready_at is not None:
             program.ready_at[index] = self._now
-        program.ready.push(index, program.homes.get(index))
+        program.ready.push(index, program.home(index) if program.homes else None)
         self._nready += 1
         self._enqueue(program)
 
@@ -354,14 +359,15 @@ class Scheduler:
         if not program.remaining:
             self._ended.append(program)
 
-    def _prefer(self, program: Program, index: int, rank: int) -> None:
+    def _prefer(self, program: Program, index: int, nbytes: int, rank: int) -> None:
         """Tie the readers of a big result to the rank that holds it."""
         graph = program.graph
-        if graph is None:
-            return
-        for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
-            if graph.hazard[edge] & _VALUE:
-                program.homes[graph.succ[edge]] = rank
+        if graph is not None:
+            for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
+                if graph.hazard[edge] & _VALUE:
+                    program.prefer(graph.succ[edge], nbytes, rank)
+        for other, reader in program.watchers.get(index, ()):
+            other.prefer(reader, nbytes, rank)
 
     # Workers ----------------------------------------------------------------------------------
 
@@ -401,11 +407,16 @@ class Scheduler:
 
     def _next_worker(self) -> _Worker | None:
         """Return an idle worker, else one whose present chunk is short enough to add another."""
-        for worker in self._idle.values():
-            return worker
+        program = self._head()
+        if program is None:
+            return None
+        ready = program.ready
+        if self._idle:
+            rank = ready.home_among(self._idle)
+            return self._idle[next(iter(self._idle)) if rank is None else rank]
         for worker in self._half.values():
             chunk = worker.chunks[0]
-            if chunk.expected > 2 * LONGEST_S or worker.recalled:
+            if chunk.expected > 2 * LONGEST_S or worker.recalled or not ready.has_for(worker.rank):
                 continue
             # Of long tasks the last few are left for whoever is idle first.
             if self._nready > len(self._workers) or chunk.expected <= _TINY_S * chunk.size:
