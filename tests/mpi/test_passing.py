@@ -319,5 +319,5 @@ def test_workers_keep_nothing_that_nobody_can_ask_for(
     assert again.run() == 1.0
     del source, small, users, more, loud, again
     gc.collect()  # a compiled task and its subtasks refer to each other
-    manager.drive(lambda: not manager._unreachable, 10.0)
+    manager.drive(lambda: not manager._ledger._unreachable, 10.0)
     assert not any(on_each_worker(batch, tmp_path, held_on_this_worker))
