@@ -232,7 +232,7 @@ def test_a_producer_that_failed_long_ago(batch: Batch) -> None:
     bad.wait()
     late = batch.function(add, bad, 1)
     late.start()
-    with pytest.raises(DependencyError, match=f"task {bad.uid} 'fail' failed"):
+    with pytest.raises(DependencyError, match=f"task {bad.uid} 'fail', which failed"):
         late.result.get()
 
 
