@@ -76,18 +76,19 @@ class Chunk:
         else:
             room = max(int((budget_s - self.expected) / each_s), 0 if self.size else 1)
         room = min(room, MOST_TASKS - self.size)
-        ready = program.ready
-        while room > 0 and ready.count:
-            indices: Sequence[int] = ready.pop_range(room)
+        ready, states = program.ready, program.states
+        fresh = ready.pop_range(room)
+        returned: list[int] = []  # tasks that a worker gave back are held one by one
+        while not fresh and ready.count and len(returned) < room:
+            index = ready.pop(self.rank)
+            states[index] = _RUNNING
+            returned.append(index)
+            fresh = ready.pop_range(room - len(returned))
+        states[fresh.start : fresh.stop] = _RUNNING_BYTE * len(fresh)
+        for indices in (returned, fresh):
             if indices:
-                states = program.states
-                states[indices[0] : indices[-1] + 1] = _RUNNING_BYTE * len(indices)
-            else:  # tasks that a worker gave back are held one by one
-                indices = [ready.pop(self.rank)]
-                program.states[indices[0]] = _RUNNING
-            self._append(program, indices)
-            self.expected += each_s * len(indices)
-            room -= len(indices)
+                self._append(program, indices)
+                self.expected += each_s * len(indices)
 
     def _take_graph(self, program: Program, durations: Durations, budget_s: float) -> None:
         indices: list[int] = []
@@ -151,6 +152,7 @@ class Chunk:
         tail = [(p, indices) for p, indices, _ in self.span(self.size - count, self.size)]
         keep = [(p, indices) for p, indices, _ in self.span(0, self.size - count)]
         self.parts = keep
+        self.expected *= (self.size - count) / self.size
         self.size -= count
         return tail
 

@@ -66,7 +66,7 @@ _HEAVY_NBYTES = 1 << 16
 class _Worker:
     """What the scheduler knows of one worker."""
 
-    __slots__ = ("chunks", "patience_s", "rank", "recalled", "since")
+    __slots__ = ("behind", "chunks", "patience_s", "rank", "recalled", "since")
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
@@ -80,6 +80,8 @@ class _Worker:
         self.patience_s = _LATE_S
         #: Whether a recall is on its way.
         self.recalled = False
+        #: Whether it was recalled and has ended no task since: it gets nothing ahead.
+        self.behind = False
 
 
 class Scheduler:
@@ -209,6 +211,7 @@ class Scheduler:
         worker = self._workers[chunk.rank]
         worker.since = self._now
         worker.patience_s = _LATE_S
+        worker.behind = False
         if chunk.done == chunk.size:
             self._end_chunk(worker, chunk)
 
@@ -416,7 +419,9 @@ class Scheduler:
             return self._idle[next(iter(self._idle)) if rank is None else rank]
         for worker in self._half.values():
             chunk = worker.chunks[0]
-            if chunk.expected > 2 * LONGEST_S or worker.recalled or not ready.has_for(worker.rank):
+            if chunk.expected > 2 * LONGEST_S or worker.behind or worker.recalled:
+                continue
+            if not ready.has_for(worker.rank):
                 continue
             # Of long tasks the last few are left for whoever is idle first.
             if self._nready > len(self._workers) or chunk.expected <= _TINY_S * chunk.size:
@@ -470,7 +475,7 @@ class Scheduler:
             if waiting > most and self._now >= worker.since + worker.patience_s:
                 late, most = worker, waiting
         if late is not None:
-            late.recalled = True
+            late.recalled = late.behind = True
             self._commands.append(RecallTail(late.rank))
 
     # Invariants -------------------------------------------------------------------------------
