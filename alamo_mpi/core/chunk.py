@@ -172,7 +172,7 @@ class _Walk:
         self._program = program
         self._durations = durations
         self._position = position
-        #: Predecessors of a task met inside the chunk.
+        #: Unfinished predecessors of a task that are not inside the chunk.
         self._met: dict[int, int] = {}
         #: Positions of those among them that it reads from.
         self._raw: dict[int, list[int]] = {}
@@ -194,19 +194,19 @@ class _Walk:
         graph = program.graph
         if graph is None:
             return
-        met, waiting = self._met, program.waiting
+        met, waiting, succ = self._met, program.waiting, graph.succ
         for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
-            successor = graph.succ[edge]
+            successor = succ[edge]
+            if successor >= program.ntasks:
+                continue  # joins are settled by the scheduler
             if graph.hazard[edge] & _RAW:
-                self._raw.setdefault(successor, []).append(position)
-            count = met.get(successor, 0) + 1
-            met[successor] = count
-            if (
-                count == waiting[successor]
-                and successor < program.ntasks  # joins are settled by the scheduler
-                and program.states[successor] == _WAITING
-                and successor not in program.doomed
-            ):
+                if successor in self._raw:
+                    self._raw[successor].append(position)
+                else:
+                    self._raw[successor] = [position]
+            left = met.get(successor) or waiting[successor]
+            met[successor] = left - 1
+            if left == 1 and successor not in program.doomed:
                 if self.chain is None:
                     self.chain = successor
                 else:

@@ -107,7 +107,7 @@ class Scheduler:
         #: Chunks on workers, by number.
         self._chunks: dict[int, Chunk] = {}
         self._next_chunk = 0
-        #: Workers without a chunk, and with one: who gets the next.
+        #: Workers without a chunk, and with a short one: who gets the next.
         self._idle = dict(self._workers)
         self._half: dict[int, _Worker] = {}
         self._now = 0.0
@@ -290,25 +290,31 @@ class Scheduler:
                 self._count_down(program, 1)
             graph = program.graph
             if graph is not None:
+                waiting, succ = program.waiting, graph.succ
                 for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
-                    carried = doom if graph.hazard[edge] & _RAW else None
-                    self._tell(program, graph.succ[edge], carried, stack)
-            for other, successor in program.watchers.pop(index, ()):
-                self._tell(other, successor, doom, stack)
+                    successor = succ[edge]
+                    if doom is not None and graph.hazard[edge] & _RAW:
+                        program.doomed.setdefault(successor, doom)
+                    left = waiting[successor] - 1
+                    waiting[successor] = left
+                    if not left:
+                        self._go_on(program, successor, stack)
+            for other, reader in program.watchers.pop(index, ()) if program.watchers else ():
+                if doom is not None:
+                    other.doomed.setdefault(reader, doom)
+                other.waiting[reader] -= 1
+                if not other.waiting[reader]:
+                    self._go_on(other, reader, stack)
 
-    def _tell(
+    def _go_on(
         self,
         program: Program,
         index: int,
-        doom: tuple[Program, int] | None,
         stack: list[tuple[Program, int, State, tuple[Program, int] | None]],
     ) -> None:
-        """Tell a node that one of its predecessors is final, and with what doom if it failed."""
-        if doom is not None:
-            program.doomed.setdefault(index, doom)
-        program.waiting[index] -= 1
-        if program.waiting[index] or program.states[index] != _WAITING:
-            return  # others are unfinished, or it runs behind its predecessor in the same chunk
+        """Release, skip or settle a node whose last predecessor has become final."""
+        if program.states[index] != _WAITING:
+            return  # it runs behind its predecessor in the same chunk, or was cancelled
         doom = program.doomed.get(index)
         if doom is not None:
             if index < program.ntasks:
@@ -334,7 +340,8 @@ class Scheduler:
             program.ready_at[index] = self._now
         program.ready.push(index, program.home(index) if program.homes else None)
         self._nready += 1
-        self._enqueue(program)
+        if not program.queued:
+            self._enqueue(program)
 
     def _take_back(self, program: Program, index: int) -> None:
         """Put a task that was sent but not started where it stood before."""
@@ -397,13 +404,14 @@ class Scheduler:
             if worker is None:
                 return
             chunk = self._cut(worker.rank)
-            if not worker.chunks:
+            if worker.chunks:
+                del self._half[worker.rank]
+                worker.chunks.append(chunk)
+            else:
                 worker.since = self._now
                 del self._idle[worker.rank]
-                self._half[worker.rank] = worker
-            else:
-                del self._half[worker.rank]
-            worker.chunks.append(chunk)
+                worker.chunks.append(chunk)
+                self._list_half(worker)
             self._expect_from(worker)
             self._chunks[chunk.number] = chunk
             self._commands.append(SendChunk(chunk))
@@ -419,9 +427,7 @@ class Scheduler:
             return self._idle[next(iter(self._idle)) if rank is None else rank]
         for worker in self._half.values():
             chunk = worker.chunks[0]
-            if chunk.expected > 2 * LONGEST_S or worker.behind or worker.recalled:
-                continue
-            if not ready.has_for(worker.rank):
+            if worker.behind or worker.recalled or not ready.has_for(worker.rank):
                 continue
             # Of long tasks the last few are left for whoever is idle first.
             if self._nready > len(self._workers) or chunk.expected <= _TINY_S * chunk.size:
@@ -452,10 +458,15 @@ class Scheduler:
         worker.chunks.remove(chunk)
         del self._chunks[chunk.number]
         if worker.chunks:
-            self._half[worker.rank] = worker
+            self._list_half(worker)
         else:
             self._half.pop(worker.rank, None)
             self._idle[worker.rank] = worker
+
+    def _list_half(self, worker: _Worker) -> None:
+        """Let a worker with one chunk be found for the next, if it is through with it soon."""
+        if worker.chunks[0].expected <= 2 * LONGEST_S:
+            self._half[worker.rank] = worker
 
     def _expect_from(self, worker: _Worker) -> None:
         """Note by when a worker should have spoken."""
