@@ -67,8 +67,16 @@ class ReadySet:
             self._cursor += 1
             return self._cursor - 1
         # Only tasks kept for others are left: an idle worker is worse than a moved array.
-        home, heap = max(self._homes.items(), key=lambda item: len(item[1]))
-        return self._drop(home, heap)
+        return self._drop(*self._fullest())
+
+    def peek(self, rank: int) -> int:
+        """Return what `pop` would, and leave it there.  O(1)."""
+        heap = self._homes.get(rank) or self._heap
+        if not heap:
+            if self._cursor < self._ntasks:
+                return self._cursor
+            _, heap = self._fullest()
+        return heap[0] % self._ntasks
 
     def has_for(self, rank: int) -> bool:
         """Tell whether `pop` would return a task that is not kept for another rank.  O(1)."""
@@ -100,6 +108,10 @@ class ReadySet:
         self._homes.clear()
         self.count = 0
         return rest
+
+    def _fullest(self) -> tuple[int, list[int]]:
+        """Return the rank for which most tasks are kept, and these."""
+        return max(self._homes.items(), key=lambda item: len(item[1]))
 
     def _drop(self, home: int, heap: list[int]) -> int:
         index = heapq.heappop(heap) % self._ntasks

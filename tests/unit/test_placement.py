@@ -36,7 +36,7 @@ def test_a_fresh_set_is_a_range() -> None:
     ready = ReadySet(6, fresh=True)
     assert ready.count == 6
     assert ready.pop_range(2) == range(0, 2)
-    assert ready.pop(1) == 2
+    assert (ready.peek(1), ready.pop(1), ready.peek(1)) == (2, 2, 3)
     assert ready.pop_range(9) == range(3, 6)
     assert (ready.pop_range(9), ready.count) == (range(6, 6), 0)
 
@@ -98,6 +98,7 @@ def test_every_task_comes_out_once_and_in_order(seed: int) -> None:
             rank = rng.choice([1, 2])
             own = held[rank] or held[None] or held[3 - rank]
             assert ready.has_for(rank) == bool(held[rank] or held[None])
+            assert (-levels[ready.peek(rank)], ready.peek(rank)) == min(own)
             assert (-levels[found := ready.pop(rank)], found) == min(own)
             own.remove(min(own))
         assert ready.count == sum(map(len, held.values()))

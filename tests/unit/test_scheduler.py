@@ -78,6 +78,15 @@ def test_chunks_shrink_towards_the_end() -> None:
     ]
 
 
+def test_chunks_are_cut_by_the_function_that_is_next() -> None:
+    """One task of 10 ms before 12 of 1 ms: these are shared out as if the first were not there."""
+    talk = Dialogue(1, 2)
+    assert talk.submit(talk.program([10] + [1] * 12, 13))[:2] == [
+        "send c0 to 1: A0",
+        "send c1 to 2: A1 A2 A3",
+    ]
+
+
 def test_partial_progress_counts_from_the_last_message() -> None:
     talk = Dialogue(1)
     assert talk.submit(talk.program(1, 3)) == [
