@@ -66,7 +66,8 @@ class Outcomes:
             if submission.program.states[index] == State.DONE:
                 rest = None if deadline is None else max(deadline - time.perf_counter(), 1e-3)
                 return self.value(submission, index, rest)
-            values[index] = self._error(submission, index, reason)
+            # Two threads may come here at once; both get the first one's object.
+            values.setdefault(index, self._error(submission, index, reason))
         value = values[index]
         if submission.program.states[index] == State.DONE:
             return value
@@ -144,7 +145,7 @@ class Outcomes:
             task_name=submission.names[index],
         )
         if root not in source.values:
-            source.values[root] = self._error(source, root, reason)
+            source.values.setdefault(root, self._error(source, root, reason))
         error.__cause__ = source.values[root]
         return error
 
