@@ -100,9 +100,9 @@ def _start_program() -> Session:
     from alamo_mpi.mpi.world import World, unlink_shared_memory
 
     world = World()
-    check_singleton(world.size)
-    # The job is ours: whatever kills it, MPICH's shared memory must not outlive it.
+    # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
     unlink_shared_memory()
+    check_singleton(world.size)
     if world.rank > 0:
         _serve_program(world)
     if world.size == 1:
