@@ -11,8 +11,11 @@ and on the workers that have it, within `IDLE_NBYTES`: the same array is often a
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Blob", "BlobTable"]
 
@@ -76,6 +79,9 @@ class BlobTable:
         int
             To be given to `release` once when the task is final.
         """
+        # Whoever has such buffers has imported numpy; a program without starts faster.
+        import numpy as np
+
         view = np.frombuffer(raw, np.uint8)
         place = (view.__array_interface__["data"][0], raw.nbytes)
         known = met.get(place)
@@ -116,5 +122,7 @@ class BlobTable:
         return dropped
 
 
-def _equal(view: np.ndarray[tuple[int], np.dtype[np.uint8]], data: bytearray) -> bool:
+def _equal(view: NDArray[np.uint8], data: bytearray) -> bool:
+    import numpy as np
+
     return bool(np.array_equal(view, np.frombuffer(data, np.uint8)))
