@@ -99,7 +99,11 @@ class Manager:
         functions, blobs = FunctionTable(), BlobTable()
         self.preparer = Preparer(functions, blobs)
         self.outcomes = Outcomes(
-            self.drive, self.fetch, lambda number: bytearray(blobs[number].data), world.hosts
+            self.lock,
+            self.drive,
+            self.fetch,
+            lambda number: bytearray(blobs[number].data),
+            world.hosts,
         )
         self._ledger = Ledger(
             self._send, blobs, self.lock, self.outcomes.value, self._release_if_over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,9 @@ class Outcomes:
 
     Parameters
     ----------
+    lock
+        The manager's.  A task's state is set a moment before its outcome is stored, both under
+        this lock: whoever looks at the state without it may find nothing there.
     drive
         ``drive(done, timeout)``, waits as `Manager.drive` does.
     fetch
@@ -35,11 +39,13 @@ class Outcomes:
 
     def __init__(
         self,
+        lock: threading.RLock,  # type: ignore[valid-type]
         drive: Callable[[Callable[[], bool], float | None], bool],
         fetch: Callable[[int, tuple[int, str], float | None], tuple[Any] | None],
         find_blob: Callable[[int], Any],
         hosts: tuple[str, ...],
     ) -> None:
+        self._lock = lock
         self._drive = drive
         self._fetch = fetch
         self._find_blob = find_blob
@@ -55,10 +61,11 @@ class Outcomes:
         TimeoutError, BaseException
             As `AsyncDict.get`.
         """
-        if submission.program.states[index] == State.DONE and index not in submission.kept:
-            payload = submission.results[index]
-            if type(payload) in ATOMS:
-                return payload
+        with self._lock:
+            if submission.program.states[index] == State.DONE and index not in submission.kept:
+                payload = submission.results[index]
+                if type(payload) in ATOMS:
+                    return payload
         values = submission.values
         if index not in values:
             deadline = None if timeout is None else time.perf_counter() + timeout
@@ -104,7 +111,8 @@ class Outcomes:
 
     def _await(self, submission: Submission, index: int, timeout: float | None) -> None:
         def final() -> bool:
-            return submission.is_final(index)
+            with self._lock:
+                return submission.is_final(index)
 
         if not final() and not self._drive(final, timeout):
             raise TimeoutError(f"{_title(submission, index)} has not ended after {timeout:g} s")
