@@ -39,7 +39,7 @@ class Outcomes:
 
     def __init__(
         self,
-        lock: threading.RLock,  # type: ignore[valid-type]
+        lock: threading.RLock,
         drive: Callable[[Callable[[], bool], float | None], bool],
         fetch: Callable[[int, tuple[int, str], float | None], tuple[Any] | None],
         find_blob: Callable[[int], Any],
