@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from alamo_mpi.core.states import State
-from alamo_mpi.errors import CancelledError, DependencyError, InternalError
+from alamo_mpi.errors import CancelledError, DependencyError, InternalError, SerializationError
 from alamo_mpi.runtime.failures import rebuild
 from alamo_mpi.runtime.packing import ATOMS, private, unpack
 from alamo_mpi.runtime.submission import Submission
@@ -87,13 +87,22 @@ class Outcomes:
             return submission.values[index]
         kept = submission.kept.get(index)
         if kept is None:
-            value = unpack(private(submission.results[index]), self._find_blob)
+            payload = private(submission.results[index])
         else:
             rank = kept[0]
             payload = self._kept(submission, index, "result", rank, timeout)
             # The worker keeps its copy, as this task may become an argument of another one yet;
             # in a world of one rank, where nothing was sent, this one would be the same.
-            value = unpack(payload if rank else private(payload), self._find_blob)
+            payload = payload if rank else private(payload)
+        try:
+            value = unpack(payload, self._find_blob)
+        except SerializationError as error:
+            raise SerializationError(
+                f"The result of {_title(submission, index)} cannot be given to this program: "
+                f"{error}",
+                uid=submission.uids[index],
+                task_name=submission.names[index],
+            ) from error.__cause__
         # Two threads may come here at once; both get the first one's object.
         return submission.values.setdefault(index, value)
 
