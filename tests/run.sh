@@ -190,16 +190,15 @@ if want quickstart; then
 fi
 
 # Several hosts: network namespaces on this machine, made by a script outside this tree.
-NETNS_CLUSTER=${NETNS_CLUSTER:-$ROOT/../shared/testbed/netns-cluster}
+export ALAMO_TESTBED=${ALAMO_TESTBED:-$ROOT/../shared/testbed}
 if want hosts; then
     if [ ! -d tests/hosts ]; then
         skip "hosts" "there is no tests/hosts"
     elif [ "$(id -u)" != 0 ]; then
         skip "hosts" "network namespaces need root"
-    elif [ ! -x "$NETNS_CLUSTER" ]; then
-        skip "hosts" "no netns-cluster script; name one by NETNS_CLUSTER=/path/to/netns-cluster"
+    elif [ ! -x "$ALAMO_TESTBED/netns-cluster" ]; then
+        skip "hosts" "no netns-cluster and slurm-up; name their folder by ALAMO_TESTBED"
     else
-        export NETNS_CLUSTER
         for mpi in $MPIS; do
             step "hosts: $mpi" pytest_plain "$mpi" tests/hosts
         done
