@@ -98,6 +98,8 @@ class Session:
             answered = False
         finally:
             watchdog.cancel()
+            if watchdog.is_alive():  # a host program finds its threads as they were
+                watchdog.join(1.0)
         shown, self.shown = self.shown, None  # it holds the program's frames, and so its files
         if not answered:
             if error is not None and error is not shown:
