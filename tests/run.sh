@@ -200,7 +200,7 @@ if want hosts; then
         skip "hosts" "no netns-cluster and slurm-up; name their folder by ALAMO_TESTBED"
     else
         for mpi in $MPIS; do
-            step "hosts: $mpi" pytest_plain "$mpi" tests/hosts
+            step "hosts: $mpi" pytest_plain "$mpi" -o faulthandler_timeout=540 tests/hosts
         done
     fi
 fi
