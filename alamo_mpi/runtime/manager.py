@@ -392,6 +392,12 @@ class Manager:
             self._transport.close()
         return answered
 
+    @property
+    def silent_ranks(self) -> list[str]:
+        """Workers that have not said goodbye, as "rank 3 (host n012)"."""
+        ranks = range(1, self._world.size)
+        return [f"rank {r} (host {self.hosts[r]})" for r in ranks if r not in self._stopped]
+
     def _stop_workers(self) -> None:
         for rank in range(1, self._world.size):
             self._send(rank, Stop())
