@@ -53,6 +53,8 @@ find_python
 # What is set here reaches this script's own children only.
 unset ALAMO_POOL_BYTES PYTHONPATH
 export PYTHONNOUSERSITE=1 PYTHONFAULTHANDLER=1
+# Open MPI gives rank 0 a pseudo-terminal, where pytest would colour its lines.
+[ -t 1 ] || export PY_COLORS=0
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Open MPI: ranks as root (containers, CI), more ranks than cores, and waiting that yields.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
