@@ -14,12 +14,11 @@ import pkgutil
 import sys
 import types
 from collections.abc import Sequence
-from pathlib import Path
 
 from alamo_mpi import session
 from alamo_mpi.ending import interactive, status_of
 from alamo_mpi.errors import LaunchError
-from alamo_mpi.mpi.launcher import speaks_for_all
+from alamo_mpi.mpi.announced import speaks_for_all
 
 __all__ = ["run_program"]
 
@@ -105,8 +104,8 @@ _ARCHIVES = (".zip", ".pyz")
 
 def _load_file(name: str) -> tuple[types.CodeType, types.ModuleType]:
     """Return the code of a script, a directory or a zip file, and its fresh ``__main__``."""
-    path = Path(os.path.abspath(name))
-    if not path.exists():
+    path = os.path.abspath(name)
+    if not os.path.exists(path):
         raise _NoProgram(f"there is no file {name!r} in {os.getcwd()}: nothing was run.")
     if _importer(name) is not None:
         spec = importlib.machinery.PathFinder.find_spec("__main__", [name])
@@ -114,14 +113,15 @@ def _load_file(name: str) -> tuple[types.CodeType, types.ModuleType]:
             raise _NoProgram(f"{name!r} has no __main__.py: nothing was run.")
         return _from_spec(spec)
     try:
-        source = path.read_bytes()
+        with open(path, "rb") as file:
+            source = file.read()
     except OSError as error:
         raise _NoProgram(f"{name!r} cannot be read ({error.strerror}): nothing was run.") from None
     module = types.ModuleType("__main__")
-    module.__file__ = str(path)
-    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", str(path))
+    module.__file__ = path
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
     vars(module).update(__builtins__=__builtins__, __cached__=None, __annotations__={})
-    return compile(source, str(path), "exec", dont_inherit=True), module
+    return compile(source, path, "exec", dont_inherit=True), module
 
 
 def _load_module(name: str) -> tuple[types.CodeType, types.ModuleType]:

@@ -96,16 +96,17 @@ def init() -> Session:
 
 
 def _start_program() -> Session:
-    from alamo_mpi.mpi.launcher import check_singleton
     from alamo_mpi.mpi.world import World, unlink_shared_memory
 
     world = World()
     # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
     unlink_shared_memory()
-    check_singleton(world.size)
     if world.rank > 0:
         _serve_program(world)
     if world.size == 1:
+        from alamo_mpi.mpi.launcher import check_singleton
+
+        check_singleton(world.size)
         logger.info(
             "One rank, so tasks run inside this process, one at a time. For more: "
             "python -m alamo_mpi -n N app.py"

@@ -44,9 +44,11 @@ class Chunk:
         Estimated seconds; infinite while a function was never measured.
     done : int
         Number of tasks, from the front, that have ended.
+    loose : int
+        Position of the last task that need not wait for the one right before it.
     """
 
-    __slots__ = ("done", "expected", "needs", "number", "parts", "rank", "size")
+    __slots__ = ("done", "expected", "loose", "needs", "number", "parts", "rank", "size")
 
     def __init__(self, number: int, rank: int) -> None:
         self.number = number
@@ -56,6 +58,7 @@ class Chunk:
         self.expected = 0.0
         self.size = 0
         self.done = 0
+        self.loose = 0
 
     def take(self, program: Program, durations: Durations, budget_s: float) -> None:
         """Move ready tasks of `program` into this chunk, within `budget_s` seconds."""
@@ -89,6 +92,7 @@ class Chunk:
             if indices:
                 self._append(program, indices)
                 self.expected += each_s * len(indices)
+                self.loose = self.size - 1
 
     def _take_graph(self, program: Program, durations: Durations, budget_s: float) -> None:
         indices: list[int] = []
@@ -117,6 +121,8 @@ class Chunk:
                     continue
                 ready.push(index, program.home(index))
                 break
+            if index != walk.chain:
+                self.loose = start + len(indices)
             indices.append(index)
             self.expected += float("inf") if each_s is None else each_s
             walk.enter(index, side, self.needs)

@@ -3,15 +3,19 @@
 1. A worker has at most two chunks: the one it runs and, where tasks are short, the next, so that
    it need not wait for a message in between.
 2. An idle worker comes before one that would only get something ahead; among idle workers the one
-   that holds the data of a ready task, then the one that is idle for longest.
+   that holds the data of a ready task, then the one that became idle last: it still looks for
+   messages often, and its caches hold what its last task wrote.  One that gave back all it had
+   comes last: it is slow to begin.
 3. When a worker is idle and nothing is ready, the worker with the most left among those that have
    said nothing for too long gives back what it has not started, and that is cut anew: a wrong
-   estimate costs one long task, not a chunk.
+   estimate costs one long task, not a chunk.  A worker on a chain is left alone: nobody could
+   go on with it before the task that runs has ended.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from alamo_mpi.core.chunk import LONGEST_S, Chunk
@@ -48,6 +52,13 @@ class Worker:
         #: Whether it was recalled and has ended no task since: it gets nothing ahead.
         self.behind = False
 
+    @property
+    def waiting(self) -> int:
+        """Number of tasks behind the running one; 0 if each has to wait for the one before it."""
+        if len(self.chunks) == 1 and self.chunks[0].loose <= self.chunks[0].done:
+            return 0
+        return max(sum(chunk.size - chunk.done for chunk in self.chunks) - 1, 0)
+
 
 class Crew:
     """All workers, by what can be done with them.
@@ -65,8 +76,8 @@ class Crew:
 
     def __init__(self, ranks: Iterable[int]) -> None:
         self.workers = {rank: Worker(rank) for rank in ranks}
-        #: All and only those without a chunk, the one that is idle for longest first.
-        self._idle = dict(self.workers)
+        #: All and only those without a chunk, the one that became idle last at the end.
+        self._idle = OrderedDict(reversed(self.workers.items()))
         #: Those with one chunk that lasts not long: they can take a second one.
         self._half: dict[int, Worker] = {}
         #: No worker is late before this: saves the look at all of them after most events.
@@ -89,7 +100,7 @@ class Crew:
         """
         if self._idle:
             rank = ready.home_among(self._idle)
-            return next(iter(self._idle)) if rank is None else rank
+            return next(reversed(self._idle)) if rank is None else rank
         for worker in self._half.values():
             chunk = worker.chunks[0]
             if worker.behind or worker.recalled or not ready.has_for(worker.rank):
@@ -134,8 +145,9 @@ class Crew:
         worker.recalled = False
         # It has spoken: asked again at once, it would answer the same until its task ends.
         worker.since = now
-        if not worker.chunks:
+        if worker.behind and not worker.chunks:
             worker.patience_s *= 2
+            self._idle.move_to_end(rank, last=False)
         self._expect_from(worker)
 
     def recall(self, now: float) -> int | None:
@@ -145,8 +157,8 @@ class Crew:
         self._late_at = math.inf
         late, most = None, 0
         for worker in self.workers.values():
-            waiting = sum(chunk.size - chunk.done for chunk in worker.chunks) - 1
-            if waiting <= 0 or worker.recalled:
+            waiting = worker.waiting
+            if not waiting or worker.recalled:
                 continue
             self._expect_from(worker)
             if waiting > most and now >= worker.since + worker.patience_s:

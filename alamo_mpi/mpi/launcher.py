@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from alamo_mpi.errors import LaunchError
+from alamo_mpi.mpi.announced import ranks_of_launcher
 
 __all__ = [
     "Launcher",
     "check_singleton",
     "exec_ranks",
     "find_launcher",
-    "ranks_of_launcher",
-    "speaks_for_all",
 ]
 
 #: By family: what its launcher prints for ``--version``, and what its library calls itself.
@@ -123,29 +122,6 @@ def exec_ranks(nranks: int, program: Sequence[str]) -> NoReturn:
         os.execvp(argv[0], argv)
     except OSError as error:
         raise LaunchError(f"The launcher {argv[0]} cannot be started: {error.strerror}.") from error
-
-
-def ranks_of_launcher(environ: Mapping[str, str]) -> tuple[str, int] | None:
-    """Return the variable and the number of ranks by which a launcher announced itself."""
-    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
-        if environ.get(name, "").isdigit():
-            return name, int(environ[name])
-    # The batch shell of a Slurm job has no step; mpiexec inside one sets the variables above.
-    tasks = environ.get("SLURM_STEP_NUM_TASKS", "")
-    if tasks.isdigit() and environ.get("SLURM_STEP_ID", "").isdigit():
-        return "SLURM_STEP_NUM_TASKS", int(tasks)
-    return None
-
-
-def speaks_for_all() -> bool:
-    """Whether this is the first of the processes that a launcher started; local.
-
-    Before there is a world, an error that all of them meet is told by this one.
-    """
-    for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return os.environ[name] == "0"
-    return True
 
 
 def check_singleton(size: int) -> None:

@@ -13,7 +13,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from mpi4py import MPI
@@ -175,7 +174,8 @@ def unlink_shared_memory() -> None:
     ``MPI_Finalize`` does not mind.
     """
     try:
-        maps = Path("/proc/self/maps").read_text(errors="replace")
+        with open("/proc/self/maps", errors="replace") as file:
+            maps = file.read()
     except OSError:
         return
     alone = MPI.COMM_WORLD.Get_size() == 1

@@ -65,15 +65,18 @@ class Ledger:
         self._unreachable: deque[tuple[int, tuple[int, str]]] = deque()
 
     def add(self, live: LiveBatch, submission: Submission) -> None:
-        """Enter a submission."""
+        """Enter a submission, before the scheduler hears of it: here its tasks get their homes."""
         program = submission.program
         self.submissions[program.pid] = live.submissions[program.pid] = submission
         # Weak, so that a submission is freed as soon as no task of it is held.
         program.owner = weakref.ref(submission)
         self._live_of[program.pid] = live
-        for entries in submission.inputs.values():
+        for index, entries in submission.inputs.items():
             for _, producer, there in entries:
                 producer.wanted[there] = producer.wanted.get(there, 0) + 1
+                if there in producer.kept:
+                    rank, nbytes = producer.kept[there]
+                    program.prefer(index, nbytes, rank)
 
     def settled(self, command: Settled, message: Progress) -> None:
         """Store what a worker says about tasks that have ended."""

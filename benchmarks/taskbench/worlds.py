@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alamo_mpi.mpi.launcher import find_launcher, ranks_of_launcher
+from alamo_mpi.mpi.announced import ranks_of_launcher
+from alamo_mpi.mpi.launcher import find_launcher
 
 __all__ = ["environment", "in_a_world", "launched", "run", "run_json"]
 

@@ -12,13 +12,8 @@ import pytest
 
 from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi import launcher
-from alamo_mpi.mpi.launcher import (
-    Launcher,
-    check_singleton,
-    exec_ranks,
-    find_launcher,
-    ranks_of_launcher,
-)
+from alamo_mpi.mpi.announced import ranks_of_launcher
+from alamo_mpi.mpi.launcher import Launcher, check_singleton, exec_ranks, find_launcher
 
 RANK_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID")
 
