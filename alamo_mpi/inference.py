@@ -87,7 +87,7 @@ def explain(
     """
     hazards = _edge_hazards(graph, pred, succ)
     if hazards & Hazard.VALUE:
-        return f"it takes the result of task {pred} as an argument (RAW)"
+        return "it takes the result of that task as an argument (RAW)"
     for hazard, first, then in (
         (Hazard.RAW, Mode.WRITE, Mode.READ),
         (Hazard.WAW, Mode.WRITE, Mode.WRITE),

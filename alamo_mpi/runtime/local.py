@@ -66,4 +66,4 @@ def local_worker(
 ) -> tuple[Worker, LocalOutput]:
     """Return a worker for this process, and what captures its tasks' output."""
     output = LocalOutput()
-    return Worker(0, send, poll, output), output
+    return Worker(0, send, poll, lambda: False, output), output

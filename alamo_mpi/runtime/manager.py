@@ -182,7 +182,7 @@ class Manager:
                     rest = deadline - time.perf_counter()
                     if rest <= 0:
                         return done()
-                backoff.pause(rest)
+                backoff.pause(rest, moving=self._transport.moving)
         return True
 
     def fetch(self, rank: int, key: tuple[int, str], timeout: float | None) -> tuple[Any] | None:

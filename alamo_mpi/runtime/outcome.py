@@ -150,14 +150,10 @@ class Outcomes:
     def _skipped(self, submission: Submission, index: int, reason: Reason) -> DependencyError:
         source, root = submission.roots[index]
         why = reason(root, index) if source is submission else None
-        failed = f"task {source.uids[root]} {source.names[root]!r}"
-        told = (
-            f"it depends on {failed}, which failed"
-            if why is None
-            else f"{why}, and {failed} failed"
-        )
+        failed = f"task {source.uids[root]} {source.names[root]!r} failed"
+        told = f"{failed}, which it depends on" if why is None else f"{failed}: {why}"
         error = DependencyError(
-            f"{_title(submission, index)} was not run: {told}.",
+            f"{_title(submission, index)} was not run because {told}.",
             uid=submission.uids[index],
             task_name=submission.names[index],
         )

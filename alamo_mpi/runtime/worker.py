@@ -58,6 +58,8 @@ _INTERRUPT_SIGNAL = signal.SIGURG
 #: enough to take well under 1 % of the running task's time.
 _SERVICE_NAP_S = 2e-3
 _SERVICE_NAP_LATE_S = 1e-3
+#: While a large message is under way it takes more, so that the message ends soon.
+_SERVICE_NAP_MOVING_S = 2e-4
 #: The main thread stays in charge of polling after this long without work.
 _PARK_S = 0.05
 #: A thread that waits for the interpreter gets it after this long, when tasks are pure Python.
@@ -77,6 +79,8 @@ class Worker:
         ``send(rank, message)``, returns at once.
     poll
         Receives messages and dispatches them; called while waiting for an input.
+    moving
+        Tells whether a large message is under way.
     output
         Captures what tasks write.
     """
@@ -86,12 +90,14 @@ class Worker:
         rank: int,
         send: Callable[[int, Any], None],
         poll: Callable[[], bool],
+        moving: Callable[[], bool],
         output: Output,
     ) -> None:
         self.rank = rank
         self.stopped = False
         self._send = send
         self._poll = poll
+        self._moving = moving
         self._inbox: deque[Work] = deque()
         self._current: Work | None = None
         self._inputs = Inputs()
@@ -175,7 +181,7 @@ class Worker:
             backoff = Backoff()
             while not self._inputs.here(uid):
                 if not self._poll():
-                    backoff.pause()
+                    backoff.pause(moving=self._moving())
             value = self._inputs.get(uid)
         if value is None:
             raise InternalError(f"the result of task {uid} is not on rank {source} any more")
@@ -225,9 +231,12 @@ def _configure(message: Configure) -> None:
 class _Service:
     """The second thread of a worker: polls while the main thread is inside a chunk."""
 
-    def __init__(self, worker: Worker, poll: Callable[[], bool]) -> None:
+    def __init__(
+        self, worker: Worker, poll: Callable[[], bool], moving: Callable[[], bool]
+    ) -> None:
         self._worker = worker
         self._poll = poll
+        self._moving = moving
         self._busy = threading.Event()
         self._stopping = False
         #: What ended the thread, to be raised on the main thread.
@@ -258,7 +267,8 @@ class _Service:
                 self._busy.wait()
                 if self._stopping:
                     return
-                time.sleep(_SERVICE_NAP_LATE_S if late else _SERVICE_NAP_S)
+                nap = _SERVICE_NAP_LATE_S if late else _SERVICE_NAP_S
+                time.sleep(_SERVICE_NAP_MOVING_S if self._moving() else nap)
                 self._poll()
                 late = report.pending
                 if late:
@@ -299,13 +309,16 @@ def serve(world: World) -> None:
                 worker.dispatch(source, message)
         return bool(messages)
 
-    worker = Worker(world.rank, transport.send, poll, capture)
+    def moving() -> bool:
+        return transport.moving
+
+    worker = Worker(world.rank, transport.send, poll, moving, capture)
     restore = _set_up_interruption(worker)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    service = _Service(worker, poll)
+    service = _Service(worker, poll, moving)
     try:
-        _loop(worker, service, poll)
+        _loop(worker, service, poll, moving)
         transport.send(MANAGER, Stopped(worker.executor.busy_s))
         _drain(transport)
     finally:
@@ -317,7 +330,9 @@ def serve(world: World) -> None:
         capture.close()
 
 
-def _loop(worker: Worker, service: _Service, poll: Callable[[], bool]) -> None:
+def _loop(
+    worker: Worker, service: _Service, poll: Callable[[], bool], moving: Callable[[], bool]
+) -> None:
     backoff = Backoff()
     while not worker.stopped:
         if worker.has_work:
@@ -331,14 +346,14 @@ def _loop(worker: Worker, service: _Service, poll: Callable[[], bool]) -> None:
                 raise service.error
             if backoff.waited_s > _PARK_S:
                 service.park()
-            backoff.pause()
+            backoff.pause(moving=moving())
 
 
 def _drain(transport: Transport) -> None:
     """Let the last messages leave."""
     backoff = Backoff()
     while not transport.quiet and backoff.waited_s < _DRAIN_S:
-        backoff.pause()
+        backoff.pause(moving=True)
 
 
 def _set_up_interruption(worker: Worker) -> Callable[[], Any]:

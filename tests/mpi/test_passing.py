@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,31 @@ def consume_at(gate: Gate, array: Array, folder: Path) -> float:
     return first(array)
 
 
+def test_a_reader_started_later_runs_where_its_argument_lies(batch: Batch, tmp_path: Path) -> None:
+    """Each worker keeps 4 MB; all are idle, and the readers come in turn."""
+    gate = Gate(tmp_path)
+    sources = [
+        batch.function(pass_and_call, gate, own_pid, 500_000) for _ in range(batch.num_workers)
+    ]
+    for source in sources:
+        source.start()
+    gate.arrived(len(sources))
+    gate.open()
+    for source in sources:
+        source.wait()
+    for source in sources * 2:
+        made_by, read_by = batch.function(maker_and_reader, source).run()
+        assert made_by == read_by
+
+
+def own_pid(nitems: int) -> Array:
+    return np.full(nitems, os.getpid())
+
+
+def maker_and_reader(array: Array) -> tuple[int, int]:
+    return int(array[0]), os.getpid()
+
+
 @pytest.mark.parametrize("nitems", SIZES)
 def test_passed_after_the_user_got_it(batch: Batch, nitems: int) -> None:
     source = batch.function(ones, nitems)
@@ -232,7 +258,7 @@ def test_a_producer_that_failed_long_ago(batch: Batch) -> None:
     bad.wait()
     late = batch.function(add, bad, 1)
     late.start()
-    with pytest.raises(DependencyError, match=f"task {bad.uid} 'fail', which failed"):
+    with pytest.raises(DependencyError, match=f"because task {bad.uid} 'fail' failed"):
         late.result.get()
 
 

@@ -235,7 +235,7 @@ def test_explain_names_the_channel_and_the_hazard(tmp_path):
     )
     assert explain(graph, accesses, 0, 3) == f"it reads {tmp_path} (RAW)"
     assert explain(graph, accesses, 1, 4) == f"it writes {tmp_path}/a (WAR)"
-    assert explain(graph, accesses, 1, 2) == "it takes the result of task 1 as an argument (RAW)"
+    assert explain(graph, accesses, 1, 2) == "it takes the result of that task as an argument (RAW)"
     assert explain(graph, accesses, 1, 3) is None
 
 

@@ -1,4 +1,4 @@
-"""Give every Python process of a test run a stack dump on SIGUSR2 (see ``tests/support/mpirun.py``)."""
+"""Give every Python process of a test run a stack dump on SIGUSR2; see ``support/mpirun.py``."""
 
 import faulthandler
 import signal
