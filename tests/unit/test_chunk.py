@@ -15,6 +15,7 @@ from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import State
+from tests.support.dialogue import Dialogue
 
 RAW, WAR, WAW = Hazard.RAW, Hazard.WAR, Hazard.WAW
 
@@ -117,6 +118,27 @@ def test_a_chain_is_taken_beyond_the_budget_up_to_the_longest() -> None:
     assert tasks(chunk) == list(range(10))
     assert chunk.expected == pytest.approx(LONGEST_S)
     assert [program.states[index] for index in (9, 10)] == [State.RUNNING, State.WAITING]
+
+
+def test_a_chain_of_short_tasks_goes_out_in_as_few_chunks_as_the_longest_allows() -> None:
+    """1,000 tasks of 10 us, never measured before: the first by itself, then all the others."""
+    talk = Dialogue(1, 2)
+    graph = Graph.from_edges(1000, [(i, i + 1, RAW) for i in range(999)])
+    assert talk.submit(talk.program(UNKNOWN, 1000, graph)) == ["send c0 to 1: A0"]
+    rest = " ".join(f"A{index}" for index in range(1, 1000))
+    assert talk.ended(0, 1, seconds={UNKNOWN: (1, 1e-5)}) == [
+        "from 1, 0: A0 done",
+        f"send c1 to 1: {rest}",
+    ]
+
+
+def test_the_last_task_that_need_not_wait_for_the_one_before_it_is_known() -> None:
+    """A chain, one with a task beside it, two branches of one root, and independent tasks."""
+    assert cut(opened(1, 3, [(0, 1, RAW), (1, 2, WAR)]), LONGEST_S).loose == 0
+    assert cut(opened(1, 4, [(0, 1, RAW), (1, 2, WAW)]), LONGEST_S).loose == 3
+    assert cut(opened(1, 3, [(0, 1, RAW), (0, 2, RAW)]), LONGEST_S).loose == 2
+    assert cut(opened([1, UNKNOWN, 1], 3, [(0, 1, RAW), (0, 2, RAW)]), LONGEST_S).loose == 1
+    assert cut(Program(0, 1, 4), LONGEST_S).loose == 3
 
 
 def test_side_branches_are_left_to_others_unless_the_budget_has_room() -> None:

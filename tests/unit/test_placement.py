@@ -109,31 +109,33 @@ def test_every_task_comes_out_once_and_in_order(seed: int) -> None:
 
 
 def test_a_task_runs_where_its_big_argument_lies() -> None:
-    """0 -VALUE-> 2, 1: worker 1 has the result of 0; worker 2, idle for longer, does not get 2."""
+    """0 -VALUE-> 2, 1 -RAW-> 2: worker 1 has the result of 0, though 2 became idle last."""
     talk = Dialogue(1, 2)
-    graph = Graph.from_edges(3, [(0, 2, VALUE)])
+    graph = Graph.from_edges(3, [(0, 2, VALUE), (1, 2, Hazard.RAW)])
     assert talk.submit(talk.program([10, 10, 10], 3, graph)) == [
         "send c0 to 1: A0",
         "send c1 to 2: A1",
     ]
-    assert talk.ended(1, 1) == ["from 2, 0: A1 done"]
-    assert talk.ended(0, 1, kept={0: BIG}) == ["from 1, 0: A0 done", "send c2 to 1: A2"]
+    assert talk.ended(0, 1, kept={0: BIG}) == ["from 1, 0: A0 done"]
+    assert talk.ended(1, 1) == ["from 2, 0: A1 done", "send c2 to 1: A2"]
 
 
 def test_a_small_argument_moves() -> None:
+    """0 -VALUE-> 2, 1 -RAW-> 2: worker 2 became idle last."""
     talk = Dialogue(1, 2)
-    graph = Graph.from_edges(3, [(0, 2, VALUE)])
+    graph = Graph.from_edges(3, [(0, 2, VALUE), (1, 2, Hazard.RAW)])
     talk.submit(talk.program([10, 10, 10], 3, graph))
-    talk.ended(1, 1)
-    assert talk.ended(0, 1, kept={0: 1000}) == ["from 1, 0: A0 done", "send c2 to 2: A2"]
+    talk.ended(0, 1, kept={0: 1000})
+    assert talk.ended(1, 1) == ["from 2, 0: A1 done", "send c2 to 2: A2"]
 
 
 def test_whoever_takes_no_result_as_an_argument_is_not_tied_to_it() -> None:
-    """0 -RAW-> 2: what 2 reads is elsewhere, as in a file; the result of 0 does not matter."""
+    """(0, 1) -RAW-> 2: what 2 reads is elsewhere, as in a file; the result of 0 does not matter."""
     talk = Dialogue(1, 2)
-    talk.submit(talk.program(10, 3, Graph.from_edges(3, [(0, 2, Hazard.RAW)])))
-    talk.ended(1, 1)
-    assert talk.ended(0, 1, kept={0: BIG}) == ["from 1, 0: A0 done", "send c2 to 2: A2"]
+    graph = Graph.from_edges(3, [(0, 2, Hazard.RAW), (1, 2, Hazard.RAW)])
+    talk.submit(talk.program(10, 3, graph))
+    talk.ended(0, 1, kept={0: BIG})
+    assert talk.ended(1, 1) == ["from 2, 0: A1 done", "send c2 to 2: A2"]
 
 
 def test_the_largest_of_several_arguments_decides() -> None:
@@ -172,13 +174,41 @@ def test_a_busy_worker_gets_nothing_ahead_that_is_kept_for_another() -> None:
 
 
 def test_a_reader_in_another_program_runs_where_its_argument_lies() -> None:
-    """A0 ~> B0, and C0 that keeps nobody: worker 2 is idle for longer than 1."""
+    """(A0, B0) ~> C0: worker 1 has the result of A0, though 2 became idle last."""
     talk = Dialogue(1, 2)
-    first = talk.program(10, 1)
+    first, second = talk.program(10, 1), talk.program(10, 1)
     talk.submit(first)
-    talk.submit(talk.program(10, 1, None, [(0, first, 0)]))
-    assert talk.ended(0, 1, kept={0: BIG}) == [
-        "from 1, 0: A0 done",
-        "finished A",
-        "send c1 to 1: B0",
+    talk.submit(second)
+    talk.submit(talk.program(10, 1, None, [(0, first, 0), (0, second, 0)]))
+    assert talk.ended(0, 1, kept={0: BIG}) == ["from 1, 0: A0 done", "finished A"]
+    assert talk.ended(1, 1) == ["from 2, 0: B0 done", "finished B", "send c2 to 1: C0"]
+
+
+def test_a_reader_with_a_home_from_the_start_runs_there_if_that_is_idle() -> None:
+    """Workers 1 and 2 are idle, 2 was last; B0 is at home on 1, and so is C0, while 1 runs B0."""
+    talk = Dialogue(1, 2)
+    first = talk.program(10, 2)
+    talk.submit(first)
+    talk.ended(0, 1, kept={0: BIG})
+    talk.ended(1, 1)
+    for name, chunk, rank in (("B", 2, 1), ("C", 3, 2)):
+        reader = talk.program(10, 1, None, [(0, first, 0)])
+        reader.prefer(0, BIG, 1)
+        assert talk.submit(reader) == [f"send c{chunk} to {rank}: {name}0"]
+
+
+def test_the_worker_that_became_idle_last_comes_first() -> None:
+    """Workers 2, 1, 3 become idle in this order; at first the lowest rank comes first."""
+    talk = Dialogue(1, 2, 3)
+    assert [talk.submit(talk.program(10, 1)) for _ in range(3)] == [
+        ["send c0 to 1: A0"],
+        ["send c1 to 2: B0"],
+        ["send c2 to 3: C0"],
+    ]
+    for chunk in (1, 0, 2):
+        talk.ended(chunk, 1)
+    assert [talk.submit(talk.program(10, 1)) for _ in range(3)] == [
+        ["send c3 to 3: D0"],
+        ["send c4 to 1: E0"],
+        ["send c5 to 2: F0"],
     ]

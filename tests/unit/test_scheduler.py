@@ -140,7 +140,7 @@ def test_a_chain_of_long_tasks_is_cut_by_time() -> None:
     """Tasks of 5 ms: the chunk takes two, the rest waits for their end."""
     talk = Dialogue(1, 2)
     assert talk.submit(talk.program(5, 3, chain(3))) == ["send c0 to 1: A0 A1"]
-    assert talk.ended(0, 2) == ["from 1, 0: A0 done, A1 done", "send c1 to 2: A2"]
+    assert talk.ended(0, 2) == ["from 1, 0: A0 done, A1 done", "send c1 to 1: A2"]
 
 
 def test_an_unmeasured_successor_stays_behind() -> None:
@@ -156,8 +156,8 @@ def test_a_diamond_is_shared_once_its_top_is_done() -> None:
     assert talk.submit(talk.program(1, 4, diamond())) == ["send c0 to 1: A0 A1"]
     assert talk.ended(0, 1) == ["from 1, 0: A0 done", "send c1 to 2: A2"]
     assert talk.ended(1, 1) == ["from 2, 0: A2 done"]
-    assert talk.ended(0, 1) == ["from 1, 0: A1 done", "send c2 to 2: A3"]
-    assert talk.ended(2, 1) == ["from 2, 0: A3 done", "finished A"]
+    assert talk.ended(0, 1) == ["from 1, 0: A1 done", "send c2 to 1: A3"]
+    assert talk.ended(2, 1) == ["from 1, 0: A3 done", "finished A"]
 
 
 def test_fork_and_join_through_a_join_node() -> None:
@@ -168,8 +168,8 @@ def test_fork_and_join_through_a_join_node() -> None:
     assert talk.ended(0, 1) == ["from 1, 0: A0 done"]
     assert talk.ended(1, 1) == [
         "from 2, 0: A1 done",
-        "send c2 to 1: A2",
-        "send c3 to 2: A3",
+        "send c2 to 2: A2",
+        "send c3 to 1: A3",
     ]
 
 
@@ -228,8 +228,8 @@ def test_whoever_reads_from_a_failed_task_is_skipped_and_whoever_overwrites_is_n
     assert talk.ended(0, 1, {0: RAISED}) == [
         "from 1, 0: A0 failed",
         "A1 skipped for A0",
-        "send c1 to 2: A2",
-        "send c2 to 1: A3",
+        "send c1 to 1: A2",
+        "send c2 to 2: A3",
     ]
 
 
@@ -264,7 +264,7 @@ def test_a_doomed_task_is_settled_only_when_all_its_predecessors_are_final() -> 
     assert talk.ended(1, 1) == [
         "from 2, 0: A1 done",
         "A2 skipped for A0",
-        "send c2 to 1: A3",
+        "send c2 to 2: A3",
     ]
 
 
@@ -274,7 +274,7 @@ def test_a_join_node_of_mere_order_passes_no_failure_on(hazard: int) -> None:
     talk = Dialogue(1, 2)
     talk.submit(talk.program(10, 4, through_a_join(hazard)))
     assert talk.ended(0, 1, {0: RAISED}) == ["from 1, 0: A0 failed"]
-    assert talk.ended(1, 1) == ["from 2, 0: A1 done", "send c2 to 1: A2", "send c3 to 2: A3"]
+    assert talk.ended(1, 1) == ["from 2, 0: A1 done", "send c2 to 2: A2", "send c3 to 1: A3"]
 
 
 def test_a_join_node_of_reads_passes_failure_on_when_all_before_it_are_final() -> None:

@@ -224,7 +224,7 @@ def test_termination_ends_every_task_and_changes_no_end(block: int) -> None:
 def test_the_histories_have_in_them_what_they_are_for() -> None:
     """The seeds reach recalls, whole chunks given back, interruptions, joins and externals."""
     seen = set()
-    for seed in range(30):
+    for seed in range(120):
         world, samples = play(seed, failing=True, ending=seed % 2 == 0)
         seen |= world.met
         seen |= {state.name for state in world.finals.values()}

@@ -17,11 +17,20 @@ from tests.support.dialogue import RAISED, UNKNOWN, Dialogue, skipped
 RAW, WAR = Hazard.RAW, Hazard.WAR
 
 INTERRUPTED = Failed(State.CANCELLED)
+#: A function of 0.1 ms: a few independent calls make one chunk, though other workers are idle.
+SHORT = 100
 
 
 def chain(ntasks: int, hazard: int = RAW) -> Graph:
     """0 -> 1 -> 2 -> ..."""
     return Graph.from_edges(ntasks, [(i, i + 1, hazard) for i in range(ntasks - 1)])
+
+
+def with_short(*ranks: int) -> Dialogue:
+    """Return a dialogue whose scheduler knows how long `SHORT` takes."""
+    talk = Dialogue(*ranks)
+    talk.scheduler._durations.observe(SHORT, 1, 1e-4)
+    return talk
 
 
 def one_behind() -> Dialogue:
@@ -61,8 +70,8 @@ def test_progress_puts_the_recall_off() -> None:
 
 
 def test_nobody_is_asked_while_nobody_is_idle() -> None:
-    talk = Dialogue(1)
-    talk.submit(talk.program(1, 3, chain(3)))
+    talk = with_short(1)
+    assert talk.submit(talk.program(SHORT, 3)) == ["send c0 to 1: A0 A1 A2"]
     assert talk.tick(1.0) == []
 
 
@@ -72,12 +81,39 @@ def test_nobody_is_asked_for_the_task_that_it_runs() -> None:
     assert talk.tick(1.0) == []
 
 
+def test_nobody_is_asked_for_a_chain_behind_the_task_that_it_runs() -> None:
+    """A3 may run anywhere, so it is worth a recall until it runs; A0 -> A1 -> A2 never is."""
+    talk = with_short(1, 2)
+    assert talk.submit(talk.program(1, 3, chain(3))) == ["send c0 to 1: A0 A1 A2"]
+    assert talk.tick(1.0) == []
+    assert talk.ended(0, 1) == ["from 1, 0: A0 done"]
+    assert talk.tick(2.0) == []
+    talk = with_short(1, 2)
+    edges = [(0, 1, RAW), (1, 2, RAW), (3, 4, WAR), (4, 5, RAW)]
+    assert talk.submit(talk.program(SHORT, 6, Graph.from_edges(6, edges))) == [
+        "send c0 to 1: A0 A1 A2 A3 A4 A5",
+    ]
+    assert talk.ended(0, 3) == ["from 1, 0: A0 done, A1 done, A2 done"]
+    assert talk.tick(1.0) == []
+
+
+def test_a_second_chunk_is_asked_for_though_the_first_is_a_chain() -> None:
+    """Worker 2 becomes idle while B0 waits behind the chain of worker 1."""
+    talk = Dialogue(1, 2)
+    assert talk.submit(talk.program(1, 3, chain(3))) == ["send c0 to 1: A0 A1 A2"]
+    assert talk.submit(talk.program(UNKNOWN, 1)) == ["send c1 to 2: B0"]
+    assert talk.submit(talk.program(1, 1)) == ["send c2 to 1: C0"]
+    assert talk.ended(1, 1) == ["from 2, 0: B0 done", "finished B"]
+    assert talk.tick(1.0) == ["recall from 1"]
+    assert talk.returned(1, {0: 2, 2: 1}) == ["send c3 to 2: C0"]
+
+
 def test_the_worker_with_the_most_left_is_asked_first() -> None:
     """Workers 1, 2 and 3 have two, three and one tasks to give; worker 4 has nothing to do."""
-    talk = Dialogue(1, 2, 3, 4)
-    assert talk.submit(talk.program(1, 3, chain(3))) == ["send c0 to 1: A0 A1 A2"]
-    assert talk.submit(talk.program(1, 4, chain(4))) == ["send c1 to 2: B0 B1 B2 B3"]
-    assert talk.submit(talk.program(1, 2, chain(2))) == ["send c2 to 3: C0 C1"]
+    talk = with_short(1, 2, 3, 4)
+    assert talk.submit(talk.program(SHORT, 3)) == ["send c0 to 1: A0 A1 A2"]
+    assert talk.submit(talk.program(SHORT, 4)) == ["send c1 to 2: B0 B1 B2 B3"]
+    assert talk.submit(talk.program(SHORT, 2)) == ["send c2 to 3: C0 C1"]
     assert talk.tick(1.0) == ["recall from 2"]
     assert talk.tick(1.1) == ["recall from 1"]
     assert talk.tick(1.2) == ["recall from 3"]
@@ -94,8 +130,8 @@ def test_progress_that_crosses_the_recall_is_no_part_of_what_comes_back() -> Non
 
 def test_all_was_started_when_the_recall_came() -> None:
     """Nothing comes back; the same question would get the same answer, so it has time."""
-    talk = Dialogue(1, 2)
-    assert talk.submit(talk.program(1, 3, chain(3))) == ["send c0 to 1: A0 A1 A2"]
+    talk = with_short(1, 2)
+    assert talk.submit(talk.program(SHORT, 3)) == ["send c0 to 1: A0 A1 A2"]
     assert talk.tick(2.9e-3) == ["recall from 1"]
     assert talk.tick(3e-3) == []
     assert talk.returned(1, {}) == []
@@ -104,42 +140,55 @@ def test_all_was_started_when_the_recall_came() -> None:
 
 
 def test_a_chain_that_comes_back_waits_for_its_head() -> None:
-    """0 -> 1 -> 2, 0 runs: 1 and 2 come back and go out together when 0 is done."""
-    talk = Dialogue(1, 2)
-    talk.submit(talk.program(1, 3, chain(3)))
+    """0 -> 1 -> 2, and 3; 0 runs: 1 and 2 come back and go out together when 0 is done."""
+    talk = with_short(1, 2)
+    graph = Graph.from_edges(4, [(0, 1, RAW), (1, 2, RAW)])
+    assert talk.submit(talk.program(SHORT, 4, graph)) == ["send c0 to 1: A0 A1 A2 A3"]
     assert talk.tick(3e-3) == ["recall from 1"]
-    assert talk.returned(1, {0: 2}) == []
-    assert talk.ended(0, 1) == ["from 1, 0: A0 done", "send c1 to 2: A1 A2"]
+    assert talk.returned(1, {0: 3}) == ["send c1 to 2: A3"]
+    assert talk.ended(0, 1) == ["from 1, 0: A0 done", "send c2 to 1: A1 A2"]
 
 
 def test_what_comes_back_behind_a_failure_is_skipped() -> None:
-    """0 (fails) -> 1 -RAW-> 2 -WAR-> 3; the report of the failure came before 1, 2, 3 came back."""
-    talk = Dialogue(1, 2)
-    graph = Graph.from_edges(4, [(0, 1, RAW), (1, 2, RAW), (2, 3, WAR)])
-    assert talk.submit(talk.program(1, 4, graph)) == ["send c0 to 1: A0 A1 A2 A3"]
+    """0 (fails) -> 1 -RAW-> 2 -WAR-> 3, and 4; the report of the failure came before the rest.
+
+    Worker 1 has ended a task since it was asked, so it is as good as any, and idle last.
+    """
+    talk = with_short(1, 2)
+    graph = Graph.from_edges(5, [(0, 1, RAW), (1, 2, RAW), (2, 3, WAR)])
+    assert talk.submit(talk.program(SHORT, 5, graph)) == ["send c0 to 1: A0 A1 A2 A3 A4"]
     assert talk.tick(3e-3) == ["recall from 1"]
     assert talk.ended(0, 1, {0: RAISED}) == ["from 1, 0: A0 failed"]
-    assert talk.returned(1, {0: 3}) == [
+    assert talk.returned(1, {0: 4}) == [
         "A1 skipped for A0",
         "A2 skipped for A0",
-        "send c1 to 2: A3",
+        "send c1 to 1: A3 A4",
     ]
 
 
 def test_a_whole_chunk_that_comes_back_is_cut_anew() -> None:
-    """Nothing of the chunk was started: it ends, and the worker that was idle longest gets it."""
-    talk = Dialogue(1, 2)
-    assert talk.submit(talk.program(1, 3, chain(3))) == ["send c0 to 1: A0 A1 A2"]
+    """Nothing of the chunk was started: it ends, and the worker that did not begin comes last."""
+    talk = with_short(1, 2)
+    assert talk.submit(talk.program(SHORT, 3)) == ["send c0 to 1: A0 A1 A2"]
     assert talk.tick(3e-3) == ["recall from 1"]
     assert talk.returned(1, {0: 3}) == ["send c1 to 2: A0 A1 A2"]
     with pytest.raises(InternalError, match="does not fit"):
         talk.ended(0, 1)
 
 
+def test_a_worker_that_ended_its_tasks_before_it_was_asked_is_not_put_last() -> None:
+    talk = with_short(1, 2)
+    assert talk.submit(talk.program(SHORT, 3)) == ["send c0 to 1: A0 A1 A2"]
+    assert talk.tick(3e-3) == ["recall from 1"]
+    assert talk.ended(0, 3) == ["from 1, 0: A0 done, A1 done, A2 done", "finished A"]
+    assert talk.returned(1, {}) == []
+    assert talk.submit(talk.program(1, 1)) == ["send c1 to 1: B0"]
+
+
 def test_workers_that_never_begin_are_given_more_time_with_each_recall() -> None:
     """Slow messages: a chunk that comes back whole each time must come to rest somewhere."""
-    talk = Dialogue(1, 2)
-    talk.submit(talk.program(1, 2, chain(2)))
+    talk = with_short(1, 2)
+    talk.submit(talk.program(SHORT, 2))
     rank, start, patience_s = 1, 0.0, 2e-3
     for number in range(12):
         assert talk.tick(start + 0.9 * patience_s) == []
@@ -152,16 +201,15 @@ def test_workers_that_never_begin_are_given_more_time_with_each_recall() -> None
     # One of its tasks has ended: from now on worker 1 is late as soon as at first.
     assert talk.ended(12, 1) == ["from 1, 0: A0 done"]
     assert talk.ended(12, 1) == ["from 1, 0: A1 done", "finished A"]
-    talk.submit(talk.program(1, 1))
-    assert talk.submit(talk.program(1, 2, chain(2))) == ["send c14 to 1: C0 C1"]
-    talk.ended(13, 1)
+    assert talk.submit(talk.program(SHORT, 2)) == ["send c13 to 1: B0 B1"]
+    assert talk.tick(start + 1.9e-3) == []
     assert talk.tick(start + 2.1e-3) == ["recall from 1"]
 
 
 def test_a_late_worker_gets_no_second_chunk() -> None:
     """From the recall until one of its tasks ends: it would be asked to give that back too."""
-    talk = Dialogue(1, 2)
-    assert talk.submit(talk.program(1, 2, chain(2))) == ["send c0 to 1: A0 A1"]
+    talk = with_short(1, 2)
+    assert talk.submit(talk.program(SHORT, 2)) == ["send c0 to 1: A0 A1"]
     assert talk.tick(3e-3) == ["recall from 1"]
     assert talk.submit(talk.program(1, 3)) == ["send c1 to 2: B0", "send c2 to 2: B1"]
     assert talk.returned(1, {0: 1}) == []
@@ -173,8 +221,8 @@ def test_a_late_worker_gets_no_second_chunk() -> None:
 
 
 def test_running_counts_the_answers_that_are_owed() -> None:
-    talk = Dialogue(1, 2)
-    talk.submit(talk.program(1, 3, chain(3)))
+    talk = with_short(1, 2)
+    talk.submit(talk.program(SHORT, 3))
     assert (talk.scheduler.running, talk.scheduler.unfinished) == (1, 3)
     talk.tick(3e-3)
     assert talk.scheduler.running == 2
@@ -250,8 +298,8 @@ def test_a_task_behind_an_interrupted_one_is_skipped_for_it() -> None:
 
 
 def test_a_recall_under_way_at_terminate_is_still_answered() -> None:
-    talk = Dialogue(1, 2)
-    talk.submit(talk.program(1, 3, chain(3)))
+    talk = with_short(1, 2)
+    talk.submit(talk.program(SHORT, 3))
     assert talk.tick(3e-3) == ["recall from 1"]
     assert talk.terminate() == ["interrupt 1: c0"]
     assert talk.returned(1, {0: 2}) == ["A1 cancelled", "A2 cancelled"]
@@ -260,8 +308,8 @@ def test_a_recall_under_way_at_terminate_is_still_answered() -> None:
 
 def test_nobody_is_recalled_after_terminate() -> None:
     """The interruption asked back what is not started."""
-    talk = Dialogue(1, 2)
-    talk.submit(talk.program(1, 3, chain(3)))
+    talk = with_short(1, 2)
+    talk.submit(talk.program(SHORT, 3))
     talk.terminate()
     assert talk.tick(1.0) == []
 
