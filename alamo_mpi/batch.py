@@ -167,6 +167,10 @@ class Batch:
         Notes
         -----
         Local, about 1 us: nothing is pickled or sent before the task is started.
+
+        A function that cannot be imported by name travels with what it refers to, as that is when
+        the task is started.  Tasks that are started together and run on one worker share that
+        copy: what one of them changes in it (a list in a closure, a global) the next may see.
         """
         if not callable(func):
             raise TypeError(f"func must be callable, not {func!r}")

@@ -117,7 +117,7 @@ class BlobTable:
         self._idle[blob.number] = blob
         self._idle_nbytes += len(blob.data)
         dropped = []
-        while self._idle_nbytes > IDLE_NBYTES and len(self._idle) > 1:
+        while self._idle_nbytes > IDLE_NBYTES:
             number, old = self._idle.popitem(last=False)
             self._idle_nbytes -= len(old.data)
             del self._blobs[number]
