@@ -117,6 +117,7 @@ class Ledger:
     def finished(self, program: Program) -> None:
         """Note that every task of a program is final."""
         submission = self.submissions[program.pid]
+        submission.complete = True
         self.callbacks.finished(submission)
         if submission.over:
             self._over(submission)

@@ -61,11 +61,11 @@ class Outcomes:
         TimeoutError, BaseException
             As `AsyncDict.get`.
         """
-        with self._lock:
-            if submission.program.states[index] == State.DONE and index not in submission.kept:
-                payload = submission.results[index]
-                if type(payload) in ATOMS:
-                    return payload
+        if submission.complete and not submission.kept:
+            # Nothing changes any more: the usual case after wait(), without a lock.
+            payload = submission.results[index]
+            if type(payload) in ATOMS and submission.program.states[index] == State.DONE:
+                return payload
         values = submission.values
         if index not in values:
             deadline = None if timeout is None else time.perf_counter() + timeout

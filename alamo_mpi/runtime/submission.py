@@ -64,6 +64,7 @@ class Submission:
         "callback_errors",
         "callbacks",
         "callbacks_left",
+        "complete",
         "failures",
         "homes",
         "inputs",
@@ -103,6 +104,8 @@ class Submission:
         self.callback: Callback | None = None
         #: Callbacks that must have run before the start is over.
         self.callbacks_left = 0
+        #: Whether every task is final and everything of it is stored; set last.
+        self.complete = False
         self.callback_errors: dict[int, BaseException] = {}
         self.values: dict[int, Any] = {}
         #: Seconds by the manager's clock.
