@@ -6,11 +6,12 @@ megabytes or return what cannot be pickled, ends as an entry in the report; noth
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
@@ -141,17 +142,19 @@ class Executor:
         """Take in functions; they are unpickled when the first task needs them."""
         self._definitions.update(definitions)
 
-    def run(self, work: Work) -> None:
-        """Run what is left to do of a chunk; returns when nothing is."""
+    @contextlib.contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Capture what tasks write; once for as many chunks as follow each other."""
         started = time.perf_counter()
         self._output.begin()
         try:
-            self._run(work)
+            yield
         finally:
             self._output.end()
-        self.busy_s += time.perf_counter() - started
+            self.busy_s += time.perf_counter() - started
 
-    def _run(self, work: Work) -> None:
+    def run(self, work: Work) -> None:
+        """Run what is left to do of a chunk, inside `capturing`; returns when nothing is."""
         run, next_position, report = work.run, work.todo.popleft, self._report
         take, needs, special = self._output.take, run.needs, bool(run.inputs or run.keeps)
         report.begin(run.chunk, run.record)

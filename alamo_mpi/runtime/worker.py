@@ -111,17 +111,18 @@ class Worker:
         return bool(self._inbox)
 
     def step(self) -> bool:
-        """Run the next chunk, if there is one; on the thread that runs tasks."""
+        """Run the chunks that are here, if any is; on the thread that runs tasks."""
         if not self._inbox:
             return False
-        # Noted before it leaves the inbox: a recall or interruption finds it in either place.
-        work = self._current = self._inbox[0]
-        self._inbox.popleft()
         self._thread = threading.get_ident()
-        self.executor.run(work)
-        self._current = None
-        self._inputs.release(work.remote)
-        if not self._inbox:
+        with self.executor.capturing():
+            while self._inbox:
+                # Noted before it leaves the inbox: a recall or interruption finds it in one place.
+                work = self._current = self._inbox[0]
+                self._inbox.popleft()
+                self.executor.run(work)
+                self._current = None
+                self._inputs.release(work.remote)
             # Nothing follows that would carry the report.
             self.report.flush()
         return True
