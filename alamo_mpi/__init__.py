@@ -1,0 +1,90 @@
+"""Sequential-looking Python programs, run in parallel on any machine that has MPI.
+
+The public names live here and are imported on first use (PEP 562), so that ``import alamo_mpi``
+is quick and starts no MPI.  Rooms, from the inside out: `errors`, `core` (decisions), `mpi`
+(communication), `runtime` (manager and workers), `batch`, `task` and `session` (what users hold).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alamo_mpi.batch import Batch
+    from alamo_mpi.core.access import CommunicationDomain, CommunicationObject, DataAccess
+    from alamo_mpi.errors import (
+        AlamoError,
+        CancelledError,
+        DependencyError,
+        InternalError,
+        LaunchError,
+        RemoteError,
+        RemoteTraceback,
+        SerializationError,
+        TaskStateError,
+        WorkersBusyError,
+    )
+    from alamo_mpi.session import init, serve
+    from alamo_mpi.task import AsyncDict, Task
+
+    __version__: str
+
+__all__ = [
+    "AlamoError",
+    "AsyncDict",
+    "Batch",
+    "CancelledError",
+    "CommunicationDomain",
+    "CommunicationObject",
+    "DataAccess",
+    "DependencyError",
+    "InternalError",
+    "LaunchError",
+    "RemoteError",
+    "RemoteTraceback",
+    "SerializationError",
+    "Task",
+    "TaskStateError",
+    "WorkersBusyError",
+    "__version__",
+    "init",
+    "serve",
+]
+
+_HOMES = {
+    "AsyncDict": "task",
+    "Batch": "batch",
+    "CommunicationDomain": "core.access",
+    "CommunicationObject": "core.access",
+    "DataAccess": "core.access",
+    "Task": "task",
+    "init": "session",
+    "serve": "session",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object
+    if name == "__version__":
+        value = _version()
+    else:
+        home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
+        value = getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("alamo-mpi")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+source"
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,202 @@
+"""How a program that uses the ranks ends: the session's end, and the hooks that bring it about.
+
+Rank 0 alone decides:
+
+    Manager.shutdown(grace_s)   normal: close what is open, stop the workers, wait for goodbyes
+    Manager.kill()              after an error: forget all work and stop the workers; the shutdown
+                                that follows only collects the goodbyes
+    World.abort(status)         a worker did not answer in time: MPI ends every process
+
+Invariant: rank 0 takes part in no collective (``Comm.Free``, ``MPI_Finalize``) before ``shutdown``
+has returned true, because a worker that runs a task takes part in none.  ``ARCHITECTURE.md``,
+"Start and end", lists each ending with its status.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from alamo_mpi.mpi.world import World
+
+__all__ = ["ProgramEnd", "Session"]
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that the workers have to say goodbye at a normal end, and after an error.
+END_GRACE_S = 5.0
+FAIL_GRACE_S = 1.0
+#: Seconds from an unhandled error until the job is aborted, whatever rank 0 still does.
+FAIL_LIMIT_S = 5.0
+
+STATUS_INTERRUPTED = 130
+
+
+class Session:
+    """What rank 0 holds while its program uses the ranks; made by `init` and `serve`.
+
+    Attributes
+    ----------
+    world : alamo_mpi.mpi.world.World
+        The ranks.
+    manager : alamo_mpi.runtime.manager.Manager
+        The one that gives them work.
+    status : int
+        What the job ends with if workers must be aborted at its normal end.
+    ended : bool
+        The workers have been released; nothing can be started any more.
+    """
+
+    def __init__(self, world: World) -> None:
+        from alamo_mpi.runtime.manager import Manager
+
+        self.world = world
+        self.manager = Manager(world)
+        self.status = 1
+        self.ended = False
+        #: The error whose traceback the user has seen.
+        self.shown: BaseException | None = None
+        self._pid = os.getpid()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this is a forked child, which must leave the parent's ranks alone."""
+        return os.getpid() != self._pid
+
+    def end(self, error: BaseException | None = None, *, grace_s: float = END_GRACE_S) -> None:
+        """Release the workers, or abort the job if they do not answer; waits some seconds at most.
+
+        Parameters
+        ----------
+        error : BaseException, optional
+            What ended the program: then work in flight is forgotten.  The
+            caller has shown it, or raises it; it is shown here only where the job is aborted first.
+        grace_s : float
+            How long the workers may take to say goodbye.
+        """
+        if self.ended or self.foreign:
+            return
+        self.ended = True
+        try:
+            if error is not None:
+                self.manager.kill()
+            answered = self.manager.shutdown(grace_s)
+        except BaseException as failure:
+            # Also a second Ctrl-C: the user is in a hurry, and the ranks must not be left behind.
+            sys.excepthook(type(failure), failure, failure.__traceback__)
+            answered = False
+        if not answered:
+            if error is not None and error is not self.shown:
+                traceback.print_exception(type(error), error, error.__traceback__)
+            logger.error(
+                "Some workers still ran a task %g s after the program's end on rank 0: "
+                "the job is aborted. Wait for tasks, or terminate the batch, before the end.",
+                grace_s,
+            )
+            self.world.abort((self.status if error is None else status_of(error)) or 1)
+
+
+class ProgramEnd:
+    """The end of a program whose job `init` has taken: excepthook, atexit, MPI_Finalize.
+
+    Parameters
+    ----------
+    session : Session
+        On rank 0.
+
+    Notes
+    -----
+    Hooks, because there are three ways to come to an end without passing through our code:
+    an unhandled error (``sys.excepthook``, chained), the interpreter's exit (``atexit``), and the
+    program's own ``MPI.Finalize()`` (an attribute of ``MPI_COMM_SELF``, which the standard says is
+    deleted first).  Whichever is first does the work.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._previous_hook: Callable[..., object] = sys.excepthook
+        # An excepthook installed later need not call ours; what it was given shows here.
+        self._last_error: object = getattr(sys, "last_value", None)
+        self._forget_finalize: Callable[[], None] | None = None
+
+    def install(self) -> None:
+        """Set the hooks; local."""
+        sys.excepthook = self._on_error
+        sys.exit = self._noting_status(sys.exit)
+        atexit.register(self._at_exit)
+        self._forget_finalize = self._session.world.on_finalize(self._at_finalize)
+
+    def _noting_status(self, leave: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+        """Wrap ``sys.exit``: no hook of the interpreter's exit is told the status.
+
+        It is needed only to abort with the status that the program asked for.
+        """
+
+        @functools.wraps(leave)
+        def exit_noting_status(status: object = None, /) -> NoReturn:
+            self._session.status = status_of(SystemExit(status))
+            leave(status)
+
+        return exit_noting_status
+
+    def _on_error(
+        self,
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType | None,
+    ) -> None:
+        """Show the traceback as the program would, then end the job."""
+        self._previous_hook(kind, error, trace)
+        session = self._session
+        if session.ended or session.foreign or _interactive():
+            return
+        session.shown = error
+        self._start_watchdog(error)
+        session.end(error, grace_s=FAIL_GRACE_S)
+
+    def _start_watchdog(self, error: BaseException) -> None:
+        """Abort the job even if the interpreter's exit hangs, as on a thread that never ends."""
+        world = self._session.world
+        if world.size > 1:
+            timer = threading.Timer(FAIL_LIMIT_S, world.abort, args=(status_of(error),))
+            timer.daemon = True
+            timer.name = "alamo_mpi-exit-watchdog"
+            timer.start()
+
+    def _at_exit(self) -> None:
+        error = getattr(sys, "last_value", None)
+        failed = error is not self._last_error and not _interactive()
+        if failed:
+            self._session.shown = error
+        self._session.end(error if failed else None)
+        if self._forget_finalize is not None and not self._session.foreign:
+            self._forget_finalize()
+            self._session.world.free()
+
+    def _at_finalize(self) -> None:
+        self._session.end()
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status that Python gives a program which `error` ends."""
+    if isinstance(error, KeyboardInterrupt):
+        return STATUS_INTERRUPTED
+    if isinstance(error, SystemExit):
+        if error.code is None:
+            return 0
+        return error.code & 0xFF if isinstance(error.code, int) else 1
+    return 1
+
+
+def _interactive() -> bool:
+    """Whether a person goes on after an error: a prompt, or ``python -i``."""
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive or sys.flags.inspect)

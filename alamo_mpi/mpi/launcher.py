@@ -1,0 +1,217 @@
+"""Find the ``mpiexec`` that belongs to the MPI library which mpi4py loads, and start N ranks.
+
+A launcher of another MPI does not fail: it starts N programs of one rank each.  So every candidate
+is asked for its version, and a program that was started that way is refused (`check_singleton`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from alamo_mpi.errors import LaunchError
+
+__all__ = ["Launcher", "check_singleton", "exec_ranks", "find_launcher", "ranks_of_launcher"]
+
+#: By family: what its launcher prints for ``--version``, and what its library calls itself.
+_FAMILIES = {
+    "Open MPI": (re.compile(r"Open MPI|OpenRTE|PRRTE"), re.compile(r"Open MPI")),
+    "Intel MPI": (re.compile(r"Intel\(R\) MPI"), re.compile(r"Intel\(R\) MPI")),
+    "MPICH": (re.compile(r"HYDRA|MPICH|mpich"), re.compile(r"MPICH|MVAPICH")),
+}
+
+_NAMES = ("mpiexec", "mpirun", "mpiexec.hydra", "mpiexec.mpich", "mpiexec.openmpi")
+
+
+class Launcher:
+    """The command that starts ranks of one MPI library.
+
+    Attributes
+    ----------
+    command : tuple of str
+        The program and options that come before ``-n``.
+    family : str
+        ``"MPICH"``, ``"Open MPI"``, ``"Intel MPI"``, or ``""`` where it is not known.
+    """
+
+    def __init__(self, command: Sequence[str], family: str) -> None:
+        self.command = tuple(command)
+        self.family = family
+
+    def argv(self, nranks: int, program: Sequence[str]) -> list[str]:
+        """Return the command line that runs `program` on `nranks` ranks."""
+        return [*self.command, *self._options(), "-n", str(nranks), *program]
+
+    def _options(self) -> list[str]:
+        if self.family != "Open MPI":
+            return []
+        # More ranks than cores are as welcome as they are to MPICH.
+        options = ["--oversubscribe"]
+        if os.geteuid() == 0:
+            options.append("--allow-run-as-root")
+        return options
+
+
+def find_launcher(environ: Mapping[str, str] | None = None) -> Launcher:
+    """Return the launcher that belongs to the MPI library of mpi4py; starts no MPI here.
+
+    Parameters
+    ----------
+    environ : mapping, optional
+        ``os.environ`` by default.  ``MPIEXEC`` in it (a command, options allowed) is taken
+        without a question.
+
+    Raises
+    ------
+    LaunchError
+        When mpi4py finds no library, or none of the candidates belongs to it.
+
+    Notes
+    -----
+    Looks in ``MPIEXEC``, beside this Python, beside the library, and on ``PATH``.  Each candidate
+    costs a process of some milliseconds.
+    """
+    environ = os.environ if environ is None else environ
+    family, library = _loaded_library()
+    override = shlex.split(environ.get("MPIEXEC", ""))
+    if override:
+        return Launcher(override, family)
+    seen: list[str] = []
+    for path in _candidates(library, environ.get("PATH", os.defpath)):
+        found = _family_of_command(path)
+        if found == family:
+            return Launcher([path], family)
+        seen.append(f"{path} ({found or 'unknown'})")
+    raise LaunchError(
+        f"No launcher was found for {family or 'the MPI'} of {library or 'mpi4py'}. Looked at: "
+        f"{', '.join(seen) or 'nothing'}. Set MPIEXEC to the command that starts MPI programs "
+        "here (as in MPIEXEC='srun --mpi=pmi2'), or start the program by it yourself: "
+        "mpiexec -n N python -m alamo_mpi app.py"
+    )
+
+
+def exec_ranks(nranks: int, program: Sequence[str]) -> NoReturn:
+    """Replace this process by the launcher that runs `program` on `nranks` ranks.
+
+    Raises
+    ------
+    LaunchError
+        When there is no launcher, or this process is a rank already.
+    """
+    if (started := ranks_of_launcher(os.environ)) is not None:
+        raise LaunchError(
+            f"-n {nranks} starts a launcher, but this process was started by one already "
+            f"({started[0]}={started[1]}): leave -n to the outer command."
+        )
+    argv = find_launcher().argv(nranks, program)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        raise LaunchError(f"The launcher {argv[0]} cannot be started: {error.strerror}.") from error
+
+
+def ranks_of_launcher(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Return the variable and the number of ranks by which a launcher announced itself."""
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        if environ.get(name, "").isdigit():
+            return name, int(environ[name])
+    # The batch shell of a Slurm job has no step; mpiexec inside one sets the variables above.
+    tasks = environ.get("SLURM_STEP_NUM_TASKS", "")
+    if tasks.isdigit() and environ.get("SLURM_STEP_ID", "").isdigit():
+        return "SLURM_STEP_NUM_TASKS", int(tasks)
+    return None
+
+
+def check_singleton(size: int) -> None:
+    """Refuse to be one of N programs of one rank, which a launcher of another MPI starts; local.
+
+    Raises
+    ------
+    LaunchError
+        When the launcher announced more than one rank, and the world has one.
+    """
+    started = ranks_of_launcher(os.environ)
+    if size > 1 or started is None or started[1] <= 1:
+        return
+    name, nranks = started
+    if name.startswith("SLURM"):
+        advice = f"srun --mpi=pmi2 -n {nranks} (MPICH) or srun --mpi=pmix -n {nranks} (Open MPI)"
+    else:
+        try:
+            advice = shlex.join(find_launcher().argv(nranks, ["python", "-m", "alamo_mpi"]))
+        except LaunchError as error:
+            advice = str(error)
+    family, library = _loaded_library()
+    raise LaunchError(
+        f"{nranks} separate programs of one rank were started instead of one program of {nranks} "
+        f"ranks ({name}={nranks}, but MPI_COMM_WORLD has size 1): the launcher does not belong to "
+        f"{family or 'the MPI'} ({library or 'library unknown'}), which mpi4py has loaded. "
+        f"Use: {advice}"
+    )
+
+
+def _loaded_library() -> tuple[str, str]:
+    """Return family and path of the MPI library of mpi4py, loading it without MPI_Init."""
+    import mpi4py
+
+    mpi4py.rc.initialize = False  # of no effect where MPI runs already
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise LaunchError(
+            f"mpi4py finds no MPI library ({error}). Install one: pip install 'alamo-mpi[mpich]'"
+        ) from error
+    version = MPI.Get_library_version()
+    family = next((name for name, (_, own) in _FAMILIES.items() if own.search(version)), "")
+    return family, _library_path()
+
+
+def _library_path() -> str:
+    try:
+        maps = Path("/proc/self/maps").read_text(errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"/\S*/libmpi(?:ch)?(?:_abi)?\.so[.\d]*$", maps, re.MULTILINE)
+    return found.group() if found else ""
+
+
+def _candidates(library: str, path: str) -> Iterator[str]:
+    """Yield launchers in order of trust, each file once."""
+    folders = [os.path.join(sys.prefix, "bin")]
+    if library:
+        # /prefix/lib/libmpi.so, and Debian's /usr/lib/<triplet>/libmpi.so
+        folders += [str(parent / "bin") for parent in Path(library).parents[1:4]]
+        folders += [str(parent / "bin") for parent in Path(library).resolve().parents[1:4]]
+    seen = set()
+    for folder in [*folders, *path.split(os.pathsep)]:
+        for name in _NAMES:
+            found = shutil.which(name, path=folder) if folder else None
+            if found and found not in seen:
+                seen.add(found)
+                yield found
+
+
+def _family_of_command(path: str) -> str:
+    try:
+        answer = subprocess.run(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    text = answer.stdout + answer.stderr
+    return next((name for name, (command, _) in _FAMILIES.items() if command.search(text)), "")
