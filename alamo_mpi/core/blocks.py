@@ -1,0 +1,490 @@
+"""Allocation of blocks: a manager's free lists over extents leased from arenas.
+
+A `Heap` is what one manager has leased of one arena: pure bookkeeping in units, no window.
+An `Allocator` leases, writes blocks, takes them back from other ranks, and says when all is full.
+
+Freed blocks are first *parked*, whole and in order: those of up to 64 KiB in a queue for each size,
+the last few larger ones in a queue of their own.  Parking makes equal sizes cost nothing, leaves
+late readers a valid block, and keeps warm memory in use.  When room is short, what is parked is
+merged with its free neighbours, so that a pool that just holds its data never fragments for good.
+
+An allocator belongs to one thread at a time; its user holds a lock around it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from alamo_mpi.errors import DDictFullError
+from . import layout as at
+from .window import Buffer, Window
+
+__all__ = ["Allocator", "Heap", "block_layout"]
+
+_LARGEST_SMALL = 1024  # units: 64 KiB
+_PARKED_LARGE = 2
+_FIRST_OWN_EXTENT = 1024  # units: 64 KiB
+_LARGEST_OWN_EXTENT = 1 << 20  # units: 64 MiB
+_FIRST_FOREIGN_EXTENT = 4 * at.PAGE_UNITS
+_LARGEST_FOREIGN_EXTENT = 1 << 14  # units: 1 MiB
+_JOINED_WRITE = 1 << 16
+
+
+def _bin(units: int) -> int:
+    """Index of the bin of a free range: exact below 16 units, then 8 bins an octave.
+
+    >>> [_bin(n) for n in (1, 15, 16, 17, 18, 31, 32)]
+    [1, 15, 16, 16, 17, 23, 24]
+    """
+    if units < 16:
+        return units
+    exponent = units.bit_length() - 1
+    return 16 + (exponent - 4) * 8 + ((units >> (exponent - 3)) & 7)
+
+
+class Heap:
+    """Free ranges of one arena, merged with their neighbours, in bins by size.
+
+    Attributes
+    ----------
+    managed, free : int
+        Units ever added, and units that are free now.
+    """
+
+    def __init__(self) -> None:
+        self.managed = 0
+        self.free = 0
+        self._size: dict[int, int] = {}  #: start of each free range -> units
+        self._start: dict[int, int] = {}  #: end of each free range -> start
+        self._bins: dict[int, dict[int, None]] = {}  #: bin -> starts, oldest first
+        self._mask = 0  #: bit i is set if bin i is not empty
+
+    def add(self, start: int, units: int) -> None:
+        """Take over a leased extent."""
+        self.managed += units
+        self.give(start, units)
+
+    def give(self, start: int, units: int) -> None:
+        """Put a range back."""
+        self.free += units
+        before = self._start.get(start)
+        if before is not None:
+            size = self._remove(before)
+            start, units = before, units + size
+        if start + units in self._size:
+            units += self._remove(start + units)
+        self._insert(start, units)
+
+    def take(self, units: int) -> int | None:
+        """Return the start of a range, or None; a good fit, the oldest of its bin."""
+        start = self._fit(units)
+        if start is None:
+            return None
+        size = self._remove(start)
+        if size > units:
+            self._insert(start + units, size - units)
+        self.free -= units
+        return start
+
+    def size_ending_at(self, end: int) -> int:
+        """Return the units of the free range that ends there, 0 if there is none."""
+        start = self._start.get(end)
+        return 0 if start is None else end - start
+
+    def largest(self) -> int:
+        """Return the units of the largest free range (of its bin, the largest member)."""
+        if not self._mask:
+            return 0
+        return max(self._size[start] for start in self._bins[self._mask.bit_length() - 1])
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Iterate over (start, units) of the free ranges."""
+        yield from self._size.items()
+
+    def _fit(self, units: int) -> int | None:
+        index = _bin(units)
+        if index < 16 and self._mask >> index & 1:
+            return next(iter(self._bins[index]))
+        above = self._mask >> (index + 1)
+        if above:
+            # Any range of a higher bin is long enough.
+            index += (above & -above).bit_length()
+            return next(iter(self._bins[index]))
+        for start in self._bins.get(index, ()):
+            if self._size[start] >= units:
+                return start
+        return None
+
+    def _insert(self, start: int, units: int) -> None:
+        self._size[start] = units
+        self._start[start + units] = start
+        index = _bin(units)
+        self._bins.setdefault(index, {})[start] = None
+        self._mask |= 1 << index
+
+    def _remove(self, start: int) -> int:
+        units = self._size.pop(start)
+        del self._start[start + units]
+        index = _bin(units)
+        members = self._bins[index]
+        del members[start]
+        if not members:
+            self._mask &= ~(1 << index)
+        return units
+
+
+class _Arena:
+    """What this manager has of one arena: its heap, and what is parked above it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.heap = Heap()
+        self.small: dict[int, deque[int]] = {}
+        self.large: deque[tuple[int, int]] = deque()
+        self.pages: deque[int] = deque()  #: freed index pages; page memory stays page memory
+        self.parked = 0
+
+    def unpark(self) -> Iterator[tuple[int, int]]:
+        """Empty the parking queues."""
+        for units, starts in self.small.items():
+            yield from ((start, units) for start in starts)
+        yield from self.large
+        self.small.clear()
+        self.large.clear()
+        self.parked = 0
+
+
+def block_layout(key_nbytes: int, body_nbytes: int, frames: Sequence[Buffer]) -> list[int]:
+    """Return the offset of each frame in its block, and last the length of the block.
+
+    >>> block_layout(10, 20, [b"x" * 65, b""])
+    [128, 256, 256]
+    """
+    end = at.CONTENT + key_nbytes + 8 * len(frames) + body_nbytes
+    if not frames:
+        return [at.align(end)]
+    offsets = []
+    for frame in frames:
+        end = at.align(end)
+        offsets.append(end)
+        end += len(frame)
+    return [*offsets, at.align(end)]
+
+
+class Allocator:
+    """The manager of one rank.
+
+    Parameters
+    ----------
+    window : Window
+        Initialised by `format` on every rank before the first use anywhere.
+    setting : str
+        The name of the setting that makes the pool larger, for the message when it is full.
+    """
+
+    def __init__(self, window: Window, *, setting: str = "ALAMO_POOL_BYTES") -> None:
+        self._window = window
+        self._setting = setting
+        self._sequence = 0
+        self._arenas: dict[int, _Arena] = {}
+        self._end = window.nbytes // at.UNIT
+
+    def format(self) -> None:
+        """Write this rank's arena header; every rank does it before anyone uses the pool."""
+        self._window.write(self._window.rank, 0, bytes(at.UNIT))
+        self._window.write_word(self._window.rank, at.MARK, 1)
+
+    # -- blocks ---------------------------------------------------------------------------------
+
+    def write_block(
+        self,
+        uid: int,
+        key_hash: int,
+        key: bytes,
+        body: Buffer,
+        frames: Sequence[memoryview] = (),
+        *,
+        on: int | None = None,
+    ) -> int:
+        """Write a block that no one knows yet; return its pointer word.
+
+        Parameters
+        ----------
+        uid, key_hash : int
+            Of the dictionary and of the key; 64 bits.
+        key, body : bytes
+        frames : sequence of memoryview of bytes
+            Buffers stored beside the body, each aligned to 64 bytes.
+        on : int, optional
+            The arena to use if it has room; the caller's own by default.
+
+        Raises
+        ------
+        DDictFullError
+        """
+        *offsets, nbytes = block_layout(len(key), len(body), frames)
+        units = nbytes // at.UNIT
+        address = self.allocate(units, on)
+        try:
+            rank, offset = at.place(address)
+            sequence = self._next_sequence()
+            window = self._window
+            # A late reader of the block's former life must see its end before its first byte.
+            window.write_word(rank, offset, 0)
+            lengths = b"".join([len(frame).to_bytes(8, "little") for frame in frames])
+            content_nbytes = len(key) + len(lengths) + len(body)
+            head = (
+                at.HEADER_TAIL.pack(
+                    0,
+                    uid,
+                    key_hash,
+                    units | window.rank << 32,
+                    len(key) | len(frames) << 32,
+                    content_nbytes,
+                    len(body),
+                )
+                + key
+                + lengths
+            )
+            if len(body) < _JOINED_WRITE:
+                window.write(rank, offset + 8, head + body)
+            else:
+                window.write(rank, offset + 8, head)
+                window.write(rank, offset + 8 + len(head), body)
+            for frame, frame_offset in zip(frames, offsets, strict=True):
+                window.write(rank, offset + frame_offset, frame)
+            window.write_word(rank, offset, sequence)
+        except BaseException:
+            self._park(address, units)
+            raise
+        return address | (sequence & at.GENERATION_MASK) << at.GENERATION_SHIFT
+
+    def allocate_page(self, on: int) -> int:
+        """Return the address of an index page to be written, in arena `on` if it has room.
+
+        Raises
+        ------
+        DDictFullError
+        """
+        arena = self._arenas.get(on)
+        if arena is not None and arena.pages:
+            return at.address_of(on, arena.pages.popleft())
+        return self.allocate(at.PAGE_UNITS, on)
+
+    def write_page(self, address: int, uid: int, buckets: bytes) -> None:
+        """Write an index page that no one knows yet."""
+        rank, offset = at.place(address)
+        window = self._window
+        window.write_word(rank, offset, 0)
+        head = at.HEADER_TAIL.pack(0, uid, 0, at.PAGE_UNITS | window.rank << 32, at.PAGE_KEY, 0, 0)
+        window.write(rank, offset + 8, head + buckets)
+        window.write_word(rank, offset, self._next_sequence())
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        if self._sequence & at.GENERATION_MASK == 0:
+            # Generation 0 would match the sequence of a block that is being written.
+            self._sequence += 1
+        return self._sequence
+
+    def retire(self, pointer: int) -> None:
+        """Return a block or page to its manager.
+
+        Only the client that took the pointer word out of the last place where it could be found
+        does this, once.
+        """
+        rank, offset = at.place(pointer)
+        window = self._window
+        shape, key = window.words(rank, offset + at.SHAPE, 2)
+        manager = shape >> 32
+        if manager == window.rank:
+            self._free(pointer & at.ADDRESS_MASK, shape & 0xFFFFFFFF, key & 0xFFFFFFFF)
+            return
+        pointer &= ~at.FROZEN
+        head = window.word(manager, at.RETURNED)
+        while True:
+            window.write_word(rank, offset + at.NEXT, head)
+            seen = window.compare_and_swap(manager, at.RETURNED, head, pointer)
+            if seen == head:
+                return
+            head = seen
+
+    def reclaim(self) -> int:
+        """Take back what other ranks have retired of this manager's blocks; return how many."""
+        window = self._window
+        head = window.word(window.rank, at.RETURNED)
+        if head == 0:
+            return 0
+        # The only one that takes is this manager, and it takes all: no ABA.
+        while (seen := window.compare_and_swap(window.rank, at.RETURNED, head, 0)) != head:
+            head = seen
+        count = 0
+        while head:
+            rank, offset = at.place(head)
+            _, following, _, _, shape, key, _, _ = window.words(rank, offset, at.HEADER_WORDS)
+            self._free(head & at.ADDRESS_MASK, shape & 0xFFFFFFFF, key & 0xFFFFFFFF)
+            head = following
+            count += 1
+        return count
+
+    # -- ranges ---------------------------------------------------------------------------------
+
+    def allocate(self, units: int, on: int | None = None) -> int:
+        """Return the address of `units` free units: in arena `on`, else here, else anywhere.
+
+        Raises
+        ------
+        DDictFullError
+        """
+        window = self._window
+        first = window.rank if on is None else on
+        start = self._take(first, units)
+        if start is not None:
+            return at.address_of(first, start)
+        for distance in range(window.size):
+            rank = (window.rank + distance) % window.size
+            if rank != first and (start := self._take(rank, units)) is not None:
+                return at.address_of(rank, start)
+        raise DDictFullError(
+            f"The memory pool is full: no {units * at.UNIT} contiguous free bytes in any of "
+            f"{window.size} arenas of {window.nbytes} bytes each (rank {window.rank} manages "
+            f"{self.managed_nbytes}, of which {self.free_nbytes} are free). Delete keys, or "
+            f"raise {self._setting}.",
+            rank=window.rank,
+        )
+
+    def _take(self, rank: int, units: int) -> int | None:
+        arena = self._arenas.get(rank)
+        if arena is None:
+            arena = self._arenas[rank] = _Arena(rank)
+        parked = arena.small.get(units)
+        if parked:
+            arena.parked -= units
+            return parked.popleft()
+        heap = arena.heap
+        if units > _LARGEST_SMALL:
+            self.reclaim()  # before more memory is touched
+            start = self._take_large(arena, units)
+            if start is None:
+                start = heap.take(units)
+        else:
+            start = heap.take(units)
+            if start is None and self.reclaim():
+                if parked := arena.small.get(units):
+                    arena.parked -= units
+                    return parked.popleft()
+                start = heap.take(units)
+        if start is not None:
+            return start
+        if arena.parked * 4 >= heap.managed > 0:
+            self._merge(arena)
+            start = heap.take(units)
+        if start is None and self._lease(arena, units):
+            start = heap.take(units)
+        if start is None and arena.parked:
+            self._merge(arena)
+            start = heap.take(units)
+            if start is None and self._lease(arena, units):
+                start = heap.take(units)
+        return start
+
+    def _take_large(self, arena: _Arena, units: int) -> int | None:
+        # The youngest parked block is left to those who are still reading it.
+        if len(arena.large) >= _PARKED_LARGE and arena.large[0][1] == units:
+            arena.parked -= units
+            return arena.large.popleft()[0]
+        return None
+
+    def _lease(self, arena: _Arena, units: int) -> bool:
+        """Move the arena's mark; what is gained joins a free range that ends there."""
+        window, heap = self._window, arena.heap
+        own = arena.rank == window.rank
+        least, most = (
+            (_FIRST_OWN_EXTENT, _LARGEST_OWN_EXTENT)
+            if own
+            else (_FIRST_FOREIGN_EXTENT, _LARGEST_FOREIGN_EXTENT)
+        )
+        mark = window.word(arena.rank, at.MARK)
+        while True:
+            room = self._end - mark
+            needed = units - heap.size_ending_at(mark)
+            if needed > room:
+                return False
+            extent = min(max(needed, min(max(heap.managed, least), most)), room)
+            seen = window.compare_and_swap(arena.rank, at.MARK, mark, mark + extent)
+            if seen == mark:
+                heap.add(mark, extent)
+                self._publish()
+                return True
+            mark = seen
+
+    def _free(self, address: int, units: int, key_nbytes: int) -> None:
+        if key_nbytes == at.PAGE_KEY:
+            rank, offset = at.place(address)
+            self._arenas[rank].pages.append(offset // at.UNIT)
+        else:
+            self._park(address, units)
+
+    def _park(self, address: int, units: int) -> None:
+        rank, offset = at.place(address)
+        arena, start = self._arenas[rank], offset // at.UNIT
+        arena.parked += units
+        if units <= _LARGEST_SMALL:
+            queue = arena.small.get(units)
+            if queue is None:
+                queue = arena.small[units] = deque()
+            queue.append(start)
+            return
+        arena.large.append((start, units))
+        if len(arena.large) > _PARKED_LARGE:
+            start, units = arena.large.popleft()
+            arena.parked -= units
+            self._release(arena, start, units)
+
+    def _release(self, arena: _Arena, start: int, units: int) -> None:
+        # The header may come to lie inside another block: end this life where it can be seen.
+        self._window.write_word(arena.rank, start * at.UNIT, 0)
+        arena.heap.give(start, units)
+
+    def _merge(self, arena: _Arena) -> None:
+        for start, units in list(arena.unpark()):
+            self._release(arena, start, units)
+        self._publish()
+
+    # -- figures --------------------------------------------------------------------------------
+
+    @property
+    def managed_nbytes(self) -> int:
+        """Bytes this manager has leased."""
+        return sum(arena.heap.managed for arena in self._arenas.values()) * at.UNIT
+
+    @property
+    def free_nbytes(self) -> int:
+        """Bytes of it that are free, parked ones included."""
+        return (
+            sum(
+                arena.heap.free + arena.parked + len(arena.pages) * at.PAGE_UNITS
+                for arena in self._arenas.values()
+            )
+            * at.UNIT
+        )
+
+    def _publish(self) -> None:
+        """Store this manager's figures where other ranks can read them."""
+        arenas = self._arenas.values()
+        parked = sum(arena.parked for arena in arenas) * at.UNIT
+        largest = max(arena.heap.largest() for arena in arenas) * at.UNIT
+        for offset, value in (
+            (at.MANAGED_BYTES, self.managed_nbytes),
+            (at.FREE_BYTES, self.free_nbytes),
+            (at.PARKED_BYTES, parked),
+            (at.LARGEST_BYTES, largest),
+        ):
+            self._window.write_word(self._window.rank, offset, value)
+
+    def publish(self) -> None:
+        """Bring the published figures up to date."""
+        self.reclaim()
+        if self._arenas:
+            self._publish()
