@@ -122,3 +122,7 @@ def _version() -> str:
     import alamo_mpi
 
     return f"alamo_mpi {alamo_mpi.__version__}"
+
+
+if __name__ == "__main__":
+    main()

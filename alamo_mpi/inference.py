@@ -130,30 +130,24 @@ class _Numbering:
     def number(self, accesses: Sequence[Sequence[DataAccess]]) -> AccessList:
         """Return the accesses in terms of resources."""
         program = AccessList()
-        add_read, add_write = program.reads.append, program.writes.append
+        reads, writes = program.reads, program.writes
+        add_read, add_write = reads.append, writes.append
         end_reads, end_writes = program.read_stop.append, program.write_stop.append
-        nreads = nwrites = 0
         known: object = None
         table: _Channels | Directory = _Channels(self)
         for task in accesses:
             for access in task:
-                obj, channels = access.obj, access.channels
-                if not channels:
-                    resources: Iterable[int] = (self._whole(obj),)
+                channels = access.channels
+                add = add_write if access.mode else add_read
+                if channels:
+                    if access.obj is not known:
+                        known, table = access.obj, self._table(access.obj)
+                    for channel in channels:
+                        add(table[channel])  # type: ignore[index]
                 else:
-                    if obj is not known:
-                        known, table = obj, self._table(obj)
-                    resources = [table[channel] for channel in channels]  # type: ignore[index]
-                if access.mode:
-                    for resource in resources:
-                        add_write(resource)
-                        nwrites += 1
-                else:
-                    for resource in resources:
-                        add_read(resource)
-                        nreads += 1
-            end_reads(nreads)
-            end_writes(nwrites)
+                    add(self._whole(access.obj))
+            end_reads(len(reads))
+            end_writes(len(writes))
         program.nresources = next(self._count)
         self._relate(program)
         return program

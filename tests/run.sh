@@ -124,7 +124,7 @@ trap 'leftovers check "$ALAMO_RUN_MARKER" "$before"; exit 130' INT TERM
 
 # shell_scripts: each one of the project, one a line.
 shell_scripts() {
-    find launch slurm tests .ci \( -name '*.sh' -o -path .ci/run \) -type f | sort
+    find . -path './.venv*' -prune -o \( -name '*.sh' -o -path ./.ci/run \) -type f -print | sort
 }
 
 lint_shell() {

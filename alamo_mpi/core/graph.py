@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, count, repeat
 
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.errors import InternalError
@@ -105,23 +105,20 @@ class Graph:
         -----
         Transposes in two passes over the edges; successors of a node come out in node order.
         """
-        outdegree = array("i", bytes(4 * len(indegree)))
-        for node in pred:
-            outdegree[node] += 1
-        succ_start = array("q", accumulate(outdegree, initial=0))
-        free = succ_start[:-1]
+        # Lists while they change: an array makes a new integer object of each item that is read.
+        outdegree = [0] * len(indegree)
+        for source in pred:
+            outdegree[source] += 1
+        free = list(accumulate(outdegree, initial=0))
+        succ_start = array("q", free)
         succ = array("i", bytes(4 * len(pred)))
         flags = bytearray(len(pred))
-        stop = 0
-        for node, degree in enumerate(indegree):
-            if degree:
-                first, stop = stop, stop + degree
-                for edge in range(first, stop):
-                    source = pred[edge]
-                    place = free[source]
-                    free[source] = place + 1
-                    succ[place] = node
-                    flags[place] = hazard[edge]
+        target_of_edge = chain.from_iterable(map(repeat, count(), indegree))
+        for source, target, flag in zip(pred, target_of_edge, hazard, strict=True):
+            place = free[source]
+            free[source] = place + 1
+            succ[place] = target
+            flags[place] = flag
         return cls(ntasks, indegree, succ_start, succ, flags)
 
     @classmethod

@@ -14,9 +14,9 @@ What is guaranteed of the edges that come out:
    node that was made before one of its members was overwritten still contains that member.)
 3. Their number is linear in the number of accesses times the depth of the tree of resources.
 
-An edge that others imply is left out, unless it is RAW: of ``write, read, write`` the two writes
-are ordered through the read.  RAW edges are all there, because a failed writer must stop every
-reader itself: WAR, WAW and RAR edges order, but do not pass failure on.
+An edge that others imply is left out where that is known at once, unless it is RAW: of ``write,
+read, write`` the two writes are ordered through the read.  RAW edges are all there, because a
+failed writer must stop every reader itself: WAR, WAW and RAR edges order, but pass no failure on.
 
 Theory of operation.  Tasks are taken in list order.  A resource of the usual domain without
 relatives, nearly all of them, needs only its last writer and the readers since then (this module).
@@ -38,6 +38,10 @@ __all__ = ["AccessList", "Edges", "Hazard", "infer_edges"]
 
 # Plain integers: arithmetic on members of an IntFlag is a hundred times slower.
 _RAW, _WAR, _WAW, _VALUE = map(int, (Hazard.RAW, Hazard.WAR, Hazard.WAW, Hazard.VALUE))
+#: Mark of a resource that `Trees` takes care of.
+_IN_TREE = -2
+#: The key of a value that nobody waits for: beyond all tasks.
+_NEVER = 1 << 62
 #: What the default communication domain orders.
 USUAL = _RAW | _WAR | _WAW
 
@@ -117,69 +121,76 @@ def infer_edges(accesses: AccessList) -> Edges:
     where each function call would add a quarter to the whole.
     """
     trees = _trees(accesses)
-    in_tree = trees.members if trees else bytes(accesses.nresources)
     ntasks, reads, writes = accesses.ntasks, accesses.reads, accesses.writes
     indegree = array("i", bytes(4 * ntasks))
     pred, hazard = array("i"), bytearray()
-    writer = array("i", [-1]) * accesses.nresources  # the last one
-    reader = array("i", [-1]) * accesses.nresources  # the first one since that write
+    add_pred, add_flags = pred.append, hazard.append
+    # The last writer of each resource; or -1; or _IN_TREE, so that the loop needs no test for it.
+    writer = trees.marks(_IN_TREE) if trees else [-1] * accesses.nresources
+    reader = [-1] * accesses.nresources  # the first one since that write
     readers: dict[int, list[int]] = {}  # the others since that write
+    tree_reads: list[int] = []
+    tree_writes: list[int] = []
     values = iter(accesses.values)
-    value = next(values, -1)
+    value = next(values, _NEVER)
+    next_value = value // ntasks if ntasks else _NEVER
+    found: dict[int, int] = {}
     read_at = write_at = 0
     for task, (read_stop, write_stop) in enumerate(
         zip(accesses.read_stop, accesses.write_stop, strict=True)
     ):
-        found: dict[int, int] = {}
-        tree_reads: list[int] = []
-        tree_writes: list[int] = []
-        if read_at != read_stop:
-            for resource in reads[read_at:read_stop]:
-                if in_tree[resource]:
-                    tree_reads.append(resource)
-                    continue
-                last = writer[resource]
-                if last >= 0:
-                    found[last] = _RAW
-                first = reader[resource]
-                if first < 0:
-                    reader[resource] = task
-                elif first != task:
-                    others = readers.setdefault(resource, [])
-                    if not others or others[-1] != task:
-                        others.append(task)
-            read_at = read_stop
-        if write_at != write_stop:
-            for resource in writes[write_at:write_stop]:
-                if in_tree[resource]:
-                    tree_writes.append(resource)
-                    continue
-                last = writer[resource]
-                if last == task:
-                    continue
-                writer[resource] = task
-                first = reader[resource]
-                if first >= 0:
-                    reader[resource] = -1
-                    if first != task:
-                        found[first] = found.get(first, 0) | _WAR
-                        for other in readers.pop(resource, ()):
-                            if other != task:
-                                found[other] = found.get(other, 0) | _WAR
-                        continue  # after these readers is after the last writer
-                if last >= 0:
-                    found[last] = found.get(last, 0) | _WAW
-            write_at = write_stop
+        while read_at < read_stop:
+            resource = reads[read_at]
+            read_at += 1
+            last = writer[resource]
+            if last >= 0:
+                found[last] = _RAW
+            elif last == _IN_TREE:
+                tree_reads.append(resource)
+                continue
+            first = reader[resource]
+            if first < 0:
+                reader[resource] = task
+            elif first != task:
+                others = readers.setdefault(resource, [])
+                if not others or others[-1] != task:
+                    others.append(task)
+        while write_at < write_stop:
+            resource = writes[write_at]
+            write_at += 1
+            last = writer[resource]
+            if last == task:
+                continue
+            if last == _IN_TREE:
+                tree_writes.append(resource)
+                continue
+            writer[resource] = task
+            first = reader[resource]
+            if first >= 0:
+                reader[resource] = -1
+                if first != task:
+                    found[first] = found.get(first, 0) | _WAR
+                    for other in readers.pop(resource, ()):
+                        if other != task:
+                            found[other] = found.get(other, 0) | _WAR
+                    continue  # whoever comes after these readers comes after the last writer
+            if last >= 0:
+                found[last] = found.get(last, 0) | _WAW
         if trees and (tree_reads or tree_writes):
             trees.enter(task, tree_reads, tree_writes, found)
-        while value >= 0 and value // ntasks == task:
+            tree_reads.clear()
+            tree_writes.clear()
+        while next_value == task:
             producer = value % ntasks
             found[producer] = found.get(producer, 0) | _RAW | _VALUE
-            value = next(values, -1)
+            value = next(values, _NEVER)
+            next_value = value // ntasks
         if found:
             indegree[task] = len(found)
-            pred.extend(found)
-            hazard.extend(found.values())
+            for node, flags in found.items():
+                add_pred(node)
+                add_flags(flags)
+            found = {}
     if trees:
         indegree.extend(trees.joins.degree)
         pred.extend(trees.joins.pred)

@@ -82,8 +82,8 @@ class _Waiting:
     def take(self, after: int, found: dict[int, int], joins: Joins) -> None:
         """Put the entries younger than task `after` among the predecessors `found`."""
         once, fresh, hazard = self.once, self.fresh, self.hazard
-        if len(once) > 1 and once[-2] > after:
-            preds = once if self.join < 0 else [self.join, *once]
+        if len(once) > 1 and once[-2] > after and once[0] != once[-1]:
+            preds = list(dict.fromkeys(once if self.join < 0 else [self.join, *once]))
             self.join, self.joined_until = joins.make(preds, hazard), once[-1]
             once.clear()
         if self.joined_until > after:
@@ -97,14 +97,16 @@ class _Waiting:
 
 
 class _Below(_Waiting):
-    """The accesses at the nodes below `owner`; each remembers its node, until it is taken."""
+    """The accesses at the nodes below `owner`; each remembers its node, until a join takes it."""
 
-    __slots__ = ("by_read", "by_write", "nodes", "owner")
+    __slots__ = ("by_read", "by_write", "nodes", "once_nodes", "owner")
 
     def __init__(self, hazard: int, owner: _Node) -> None:
         super().__init__(hazard)
         self.owner = owner
+        #: The nodes of the entries `fresh` and `once`.
         self.nodes: list[_Node] = []
+        self.once_nodes: list[_Node] = []
         ordered = owner.ordered
         #: Whether a later write, or a later read, at or above an entry's node makes it redundant.
         #: For RAW only a write does: readers do not stand in for what they have read.
@@ -122,20 +124,30 @@ class _Below(_Waiting):
         self.nodes.append(node)
 
     def take(self, after: int, found: dict[int, int], joins: Joins) -> None:
-        """Put the entries younger than task `after` among `found`; forget the older ones.
+        """Put the entries younger than task `after` among `found`; forget the others.
 
         Only the owner takes, and its `after` never falls, so what is skipped once is done with.
+        At most one entry of `once` survives a call uncollapsed, so looking at all costs little.
         """
         if self.joined_until <= after:
             self.join = self.joined_until = -1
-        del self.once[: bisect_right(self.once, after)]
-        live: list[int] = []
-        for task, node in zip(self.fresh, self.nodes, strict=True):
-            if task > after and not self._covered(task, node) and (not live or live[-1] != task):
-                live.append(task)
-        self.fresh = live
-        self.nodes.clear()
+        self.once, once_nodes = self._live(self.once, self.once_nodes, after)
+        self.fresh, nodes = self._live(self.fresh, self.nodes, after)
+        self.nodes = []
         super().take(after, found, joins)
+        collapsed = len(self.once) == len(nodes)
+        self.once_nodes = nodes if collapsed else once_nodes + nodes
+
+    def _live(
+        self, tasks: list[int], nodes: list[_Node], after: int
+    ) -> tuple[list[int], list[_Node]]:
+        """Return the entries that are younger than `after` and that no younger one covers."""
+        live = [
+            (task, node)
+            for task, node in zip(tasks, nodes, strict=True)
+            if task > after and not self._covered(task, node)
+        ]
+        return [task for task, _ in live], [node for _, node in live]
 
     def _covered(self, task: int, node: _Node) -> bool:
         """Whether a younger entry, at `node` or between it and the owner, stands for this one."""
@@ -283,24 +295,29 @@ class Trees:
 
     Attributes
     ----------
-    members : bytearray
-        Whether each resource belongs here.
     joins : Joins
         The join nodes made.
     """
 
-    __slots__ = ("_nodes", "_ordered", "_parent", "joins", "members")
+    __slots__ = ("_nodes", "_ordered", "_parent", "_usual", "joins")
 
     def __init__(self, ntasks: int, parent: array[int], ordered: bytearray, usual: int) -> None:
         self._parent = parent
         self._ordered = ordered
         self._nodes: dict[int, _Node] = {}
         self.joins = Joins(ntasks)
-        self.members = bytearray(
-            [above >= 0 or flags != usual for above, flags in zip(parent, ordered, strict=True)]
-        )
-        for above in set(parent) - {-1}:
-            self.members[above] = 1
+        self._usual = usual
+
+    def marks(self, mark: int) -> list[int]:
+        """Return `mark` for each resource that belongs here, and -1 for the others."""
+        usual = self._usual
+        found = [
+            mark if above >= 0 or flags != usual else -1
+            for above, flags in zip(self._parent, self._ordered, strict=True)
+        ]
+        for above in set(self._parent) - {-1}:
+            found[above] = mark
+        return found
 
     def enter(
         self, task: int, reads: Sequence[int], writes: Sequence[int], found: dict[int, int]

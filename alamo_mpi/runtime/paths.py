@@ -30,41 +30,46 @@ class Directory(dict[str, int]):
     names: a name, a path relative to this directory, or an absolute path.
     """
 
-    __slots__ = ("_aliases", "_files", "_links", "path")
+    __slots__ = ("_aliases", "_files", "_new_resource", "_other_names", "path")
 
     def __init__(self, files: FileTable, path: str) -> None:
         self.path = path
         self._files = files
+        self._new_resource = files.new_resource
         #: Resources of channels that are not the name of a file proper in this directory.
         self._aliases: dict[str, int] = {}
-        self._links: frozenset[str] | None = None
+        #: Names that are none of a file proper here; empty until the directory has been listed.
+        self._other_names: frozenset[str] = frozenset()
 
     def __missing__(self, channel: str) -> int:
-        found = self._aliases.get(channel)
-        if found is not None:
-            return found
-        if "/" in channel or channel in _NOT_A_NAME:
-            resource = self._files.resource(os.path.join(self.path, channel))
-        elif self._is_link(channel):
-            resource = self._files.canonical_resource(
-                os.path.realpath(os.path.join(self.path, channel))
-            )
-        else:
-            return self.own(channel)
-        self._aliases[channel] = resource
+        # Runs once for each of perhaps a million files.
+        if "/" in channel or channel in (self._other_names or self._list()):
+            return self._resolve(channel)
+        resource = self[channel] = self._new_resource()
         return resource
 
     def own(self, name: str) -> int:
-        """Return the resource of the entry `name`, which is known not to be a link."""
+        """Return the resource of the entry `name`, which is known to be canonical."""
         resource = self.get(name)
         if resource is None:
-            resource = self[name] = self._files.new_resource()
+            resource = self[name] = self._new_resource()
         return resource
 
-    def _is_link(self, name: str) -> bool:
-        if self._links is None:
-            self._links = _links_in(self.path)
-        return name in self._links
+    def _resolve(self, channel: str) -> int:
+        """Return the resource of a path, or of a symbolic link of this directory."""
+        resource = self._aliases.get(channel)
+        if resource is None:
+            path = os.path.join(self.path, channel)
+            if "/" in channel:
+                resource = self._files.resource(path)
+            else:
+                resource = self._files.canonical_resource(os.path.realpath(path))
+            self._aliases[channel] = resource
+        return resource
+
+    def _list(self) -> frozenset[str]:
+        self._other_names = _NOT_A_NAME | _links_in(self.path)
+        return self._other_names
 
 
 class FileTable:

@@ -1,0 +1,448 @@
+"""Batch: a list of tasks, written as a sequential program, run in parallel on the workers."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from alamo_mpi import session
+from alamo_mpi.core import access
+from alamo_mpi.core.access import AccessTarget, DataAccess
+from alamo_mpi.core.lifecycle import PRIMARY
+from alamo_mpi.errors import TaskStateError
+from alamo_mpi.inference import infer
+from alamo_mpi.runtime.prepare import Call
+from alamo_mpi.task import Accesses, AsyncDict, Task, _Compiled, _Function, default_timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from alamo_mpi.extras.telemetry import Telemetry
+    from alamo_mpi.runtime.manager import Manager
+    from alamo_mpi.runtime.roster import LiveBatch
+    from alamo_mpi.runtime.submission import Submission
+
+__all__ = ["Batch"]
+
+_uids = itertools.count()
+
+
+class Batch:
+    """A service that runs functions on worker ranks, in an order that their data accesses allow.
+
+    Constructing the first service of a program starts the runtime: ranks other than 0 become
+    workers there and never come back from it.  See ``docs/launching.md`` for the ways to start.
+
+    Parameters
+    ----------
+    num_workers : int, optional
+        Take this many worker ranks at most; by default all that no other live batch holds.
+    log_level : int
+        Level of this batch's loggers on every rank.
+    enable_telem : bool
+        Record the life of each task; see `telemetry`.
+
+    Raises
+    ------
+    WorkersBusyError
+        If other live batches hold every worker, naming them.
+    ValueError
+        If `num_workers` is below 1.
+    LaunchError
+        If the program was started in a way that cannot work.
+
+    Notes
+    -----
+    Local once the runtime is up: no worker is waited for.  Use it as a context manager: at the end
+    of the block it is closed and joined, after an error terminated.
+
+    Examples
+    --------
+    >>> from alamo_mpi import Batch
+    >>> with Batch() as batch:  # doctest: +SKIP
+    ...     task = batch.function(pow, 2, 10)
+    ...     print(task.run())
+    1024
+    """
+
+    def __init__(
+        self,
+        num_workers: int | None = None,
+        log_level: int = logging.WARNING,
+        enable_telem: bool | None = False,
+    ) -> None:
+        if num_workers is not None:
+            num_workers = operator.index(num_workers)
+            if num_workers < 1:
+                raise ValueError(f"num_workers must be 1 or more, not {num_workers}")
+        self._manager: Manager = session.init().manager
+        self._record = bool(enable_telem)
+        self._live: LiveBatch = self._manager.open_batch(
+            num_workers, log_level, record=self._record
+        )
+        self._client = PRIMARY
+        self._joined = False
+
+    @property
+    def num_workers(self) -> int:
+        """Number of worker ranks that this batch has."""
+        return len(self._live.ranks)
+
+    # Accesses ---------------------------------------------------------------------------------
+
+    def read(self, obj: AccessTarget, *channels: Hashable) -> DataAccess:
+        """Describe that something reads channels of a communication object.
+
+        Parameters
+        ----------
+        obj : pathlib.Path or CommunicationObject
+            What is read: a directory, a file, or an object of your own kind.
+        *channels
+            Files below the directory, or hashable names; none stands for the whole object, which
+            conflicts with each of its channels.
+
+        Returns
+        -------
+        DataAccess
+            For the `reads` of a task.
+
+        Raises
+        ------
+        TypeError
+            If `obj` is no communication object, or a channel does not fit it.
+        """
+        return access.read(obj, *channels)
+
+    def write(self, obj: AccessTarget, *channels: Hashable) -> DataAccess:
+        """Describe that something writes channels of a communication object; see `read`."""
+        return access.write(obj, *channels)
+
+    # Tasks ------------------------------------------------------------------------------------
+
+    def function(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        callback_func: Callable[..., Any] | None = None,
+        callback_args: tuple[Any, ...] = (),
+        reads: Accesses = None,
+        writes: Accesses = None,
+    ) -> _Function:
+        """Create a task that calls a function.
+
+        Parameters
+        ----------
+        func : callable
+            Anything cloudpickle can pickle: a lambda, a closure, a method, or a function of the
+            main program will do.
+        *args
+            Its arguments.  A `Task` of this batch, or its `Task.result`, stands for that task's
+            result, which this task then depends on.  A `DataAccess` is never an argument: it is
+            added to the accesses; and if there was one, and exactly one tuple is left, that tuple
+            is the list of arguments.
+        callback_func : callable, optional
+            Called in this process after the task's success, with the result and `callback_args`.
+        callback_args : tuple
+            Further arguments of the callback.
+        reads, writes : DataAccess or iterable of DataAccess, optional
+            What the function accesses.
+
+        Returns
+        -------
+        Task
+            Not started; start it, or compile it with others.
+
+        Raises
+        ------
+        TypeError
+            If `func` or `callback_func` cannot be called, or an access is none.
+        ValueError
+            If an argument is a task of another batch.
+
+        Notes
+        -----
+        Local, about 1 us: nothing is pickled or sent before the task is started.
+        """
+        if not callable(func):
+            raise TypeError(f"func must be callable, not {func!r}")
+        declared: tuple[DataAccess, ...] = ()
+        given: list[tuple[int, Task]] = []
+        for each in args:
+            if isinstance(each, DataAccess):
+                declared = (*declared, each)
+        if declared:
+            args = tuple(each for each in args if not isinstance(each, DataAccess))
+            if len(args) == 1 and isinstance(args[0], tuple):
+                args = args[0]
+        for at, each in enumerate(args):
+            if isinstance(each, (Task, AsyncDict)):
+                given.append((at, self._producer(each)))
+        task = _Function(self, func, args, callback_func, callback_args, reads, writes)
+        if declared:
+            task._accesses = (*task._accesses, *declared)
+        if given:
+            task._results_of = given
+        return task
+
+    def _producer(self, argument: Task | AsyncDict) -> Task:
+        """Return the task whose result an argument stands for."""
+        task = argument
+        if isinstance(argument, AsyncDict):
+            if argument._what != "result":
+                raise TypeError(
+                    f"only a task's result can be an argument of another task, not its "
+                    f"{argument._what}: return the text from the task"
+                )
+            task = argument._task
+        assert isinstance(task, Task)
+        if task._batch is not self:
+            raise ValueError(
+                f"{task!r} belongs to another batch: get its result first, and pass that"
+            )
+        if isinstance(task, _Compiled):
+            raise TypeError(
+                f"{task!r} is a compiled task: pass the subtask whose result is meant"
+            )
+        return task
+
+    def compile(
+        self,
+        tasks_to_compile: Iterable[Task],
+        callback_func: Callable[..., Any] | None = None,
+        callback_args: tuple[Any, ...] = (),
+    ) -> Task:
+        """Make one task of a list of tasks, ordered by what they read and write.
+
+        The list is a sequential program: run in any order that the graph allows, its tasks leave
+        files and objects as running them one after the other would.
+
+        Parameters
+        ----------
+        tasks_to_compile : iterable of Task
+            In the order of the sequential program.
+        callback_func : callable, optional
+            Called with `callback_args` after the success of all tasks and after their callbacks.
+        callback_args : tuple
+            Its arguments.
+
+        Returns
+        -------
+        Task
+            The compiled task; its subtasks cannot be started or waited for by themselves any more.
+
+        Raises
+        ------
+        TaskStateError
+            (a RuntimeError) If a task was compiled or started before, or stands in the list twice.
+        ValueError
+            If a task belongs to another batch, or comes before one whose result it takes.
+        TypeError
+            If something in the list is no task, or a compiled task.
+
+        Notes
+        -----
+        Local.  Linear in the number of accesses: about 2 us each.
+        """
+        subtasks = list(tasks_to_compile)
+        compiled_subtasks: list[_Function] = []
+        for task in subtasks:
+            self._check_compilable(task)
+            compiled_subtasks.append(task)  # type: ignore[arg-type]
+        values = _value_pairs(compiled_subtasks)
+        graph = infer([task._accesses for task in subtasks], values)
+        compiled = _Compiled(self, compiled_subtasks, graph, callback_func, callback_args)
+        for index, task in enumerate(subtasks):
+            if task._parent is not None:
+                for earlier in subtasks[:index]:
+                    earlier._parent = None
+                raise TaskStateError(
+                    f"{task._title()} stands in the list twice: create one task for each call.",
+                    uid=task._uid,
+                )
+            task._parent = compiled
+            task._index = index
+        return compiled
+
+    def _check_compilable(self, task: object) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"compile takes a list of tasks; {task!r} is none")
+        if task._batch is not self:
+            raise ValueError(f"{task!r} belongs to another batch: create it with this one")
+        if task._parent is not None:
+            raise TaskStateError(
+                f"{task._title()} was compiled before: create a new task for another list.",
+                uid=task._uid,
+            )
+        if task._submission is not None:
+            raise TaskStateError(
+                f"{task._title()} was started by itself: compile tasks before they are started.",
+                uid=task._uid,
+            )
+        if isinstance(task, _Compiled):
+            raise TypeError(
+                f"{task!r} is a compiled task: compile all subtasks in one list instead"
+            )
+
+    def _next_uid(self) -> int:
+        return next(_uids)
+
+    def _submit(self, task: Task) -> None:
+        """Start a task; called by `Task.start`."""
+        self._live.lifecycle.check_submit(self._client)
+        if isinstance(task, _Compiled):
+            tasks: Sequence[_Function] = task._subtasks
+            graph = task._graph if task._graph.nedges else None
+        else:
+            assert isinstance(task, _Function)
+            tasks, graph = (task,), None
+        calls = [Call(each._uid, each._function, each._arguments) for each in tasks]
+        inputs = self._inputs(task, tasks)
+        submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)
+        for index, each in enumerate(tasks):
+            if each._callback is not None:
+                submission.callbacks[index] = each._callback
+        submission.callbacks_left = len(submission.callbacks)
+        if isinstance(task, _Compiled) and task._callback is not None:
+            submission.callback = task._callback
+            submission.callbacks_left += 1
+        task._submission = submission
+        for each in tasks:
+            each._submission = submission
+        self._manager.submit(self._live, submission)
+
+    @staticmethod
+    def _inputs(
+        task: Task, tasks: Sequence[_Function]
+    ) -> dict[int, list[tuple[int, Submission | None, int]]]:
+        """Say for each task which arguments are results, and of which tasks."""
+        inputs: dict[int, list[tuple[int, Submission | None, int]]] = {}
+        for index, each in enumerate(tasks):
+            for at, producer in each._results_of:
+                inside = producer._parent is task and task is not producer
+                if not inside and producer._submission is None:
+                    raise TaskStateError(
+                        f"{each._title()} takes the result of {producer._title()}, which was not "
+                        "started: start that first, or compile both in one list.",
+                        uid=each._uid,
+                    )
+                source = None if inside else producer._submission
+                inputs.setdefault(index, []).append((at, source, producer._index))
+        return inputs
+
+    # Ends -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Declare that this client starts no more tasks; may be called again.  Local."""
+        self._manager.close(self._live, self._client)
+
+    def join(self, timeout: float = default_timeout) -> None:
+        """Wait until every client has closed the batch and all work is done.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds.
+
+        Raises
+        ------
+        TaskStateError
+            If this client has not closed the batch, or in a callback: either would wait for ever.
+        TimeoutError
+            If work is left after `timeout`; it goes on.
+
+        Notes
+        -----
+        The workers are then free for another batch.  Failures of tasks are not raised here.
+        """
+        lifecycle = self._live.lifecycle
+        if lifecycle.is_open(self._client):
+            raise TaskStateError("Call close() before join(): an open Batch takes more work.")
+        if self._manager.in_callback():
+            raise TaskStateError("A Batch cannot be joined in a callback, which is a part of it.")
+
+        def over() -> bool:
+            return not self._live.busy and (lifecycle.all_closed or lifecycle.terminated)
+
+        if not self._manager.drive(over, timeout):
+            left = self._live.scheduler.unfinished
+            raise TimeoutError(
+                f"{self._live} is not done after {timeout:g} s: {left} tasks are unfinished"
+            )
+        lifecycle.joined = True
+
+    def terminate(self) -> None:
+        """End what runs and cancel what waits; their ``get()`` raises `CancelledError`.
+
+        Notes
+        -----
+        A running function gets an exception at its next bytecode.  This waits up to two seconds
+        for that; a function inside a long C call ends after it, and keeps its worker until then.
+        """
+        self._manager.terminate(self._live)
+
+    def telemetry(self) -> Telemetry:
+        """Return the record of the tasks, of a batch made with ``enable_telem=True``.
+
+        Returns
+        -------
+        Telemetry
+            Rows of all tasks that have ended, and ways to write them; complete after `join`.
+
+        Raises
+        ------
+        TaskStateError
+            If the batch does not record.
+        """
+        recorder = self._live.recorder
+        if recorder is None:
+            raise TaskStateError("Nothing was recorded: create the Batch with enable_telem=True.")
+        from alamo_mpi.extras.telemetry import Telemetry
+
+        return Telemetry(recorder.records)
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.terminate()
+            return
+        self.close()
+        self.join()
+
+    def __del__(self) -> None:
+        # Only notes: a finalizer may run at any moment, on any thread.
+        live = getattr(self, "_live", None)
+        if live is not None and live.lifecycle.is_open(PRIMARY):
+            self._manager.abandon(live)
+
+    def __repr__(self) -> str:
+        return f"<{self._live}, {self.num_workers} workers, {self._live.scheduler.unfinished} tasks>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "A Batch cannot be passed to another process by this version: submit from the main "
+            "program, and return from a task what the next one needs."
+        )
+
+
+def _value_pairs(tasks: Sequence[_Function]) -> list[tuple[int, int]]:
+    """Return (producer, consumer) for results passed inside the list."""
+    if not any(task._results_of for task in tasks):
+        return []
+    position = {id(task): index for index, task in enumerate(tasks)}
+    return [
+        (position[id(producer)], index)
+        for index, task in enumerate(tasks)
+        for _, producer in task._results_of
+        if id(producer) in position
+    ]

@@ -1,0 +1,121 @@
+"""What the scheduler hears (events) and answers (commands): its whole contact with the world.
+
+Times are seconds of any monotonic clock; the caller reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from alamo_mpi.core.chunk import Chunk
+from alamo_mpi.core.program import Program
+from alamo_mpi.core.states import State
+
+__all__ = [
+    "Command",
+    "Event",
+    "Failed",
+    "Finished",
+    "Interrupted",
+    "Progressed",
+    "RecallTail",
+    "SendChunk",
+    "Settled",
+    "Submitted",
+    "TailReturned",
+    "Terminated",
+    "Ticked",
+    "Unrun",
+]
+
+
+class Submitted(NamedTuple):
+    """A client started a program."""
+
+    program: Program
+
+
+class Failed(NamedTuple):
+    """How one task of a chunk failed."""
+
+    state: State
+    #: Position in the chunk of the failed task that made this one skipped; -1: it failed itself.
+    root: int = -1
+
+
+class Progressed(NamedTuple):
+    """The next `count` tasks of a chunk have ended."""
+
+    chunk: int
+    count: int
+    #: Offset from the first of these tasks -> how it failed.  All others are done.
+    failures: Mapping[int, Failed]
+    #: Offset -> bytes of a result that stays on the worker.
+    kept: Mapping[int, int]
+    #: Function id -> (tasks, seconds).
+    seconds: Mapping[int, tuple[int, float]]
+
+
+class TailReturned(NamedTuple):
+    """A worker gave back the tasks at the end of its chunks that it had not started."""
+
+    rank: int
+    tails: Mapping[int, int]
+
+
+class Ticked(NamedTuple):
+    """Time has passed; sent now and then while something runs."""
+
+
+class Terminated(NamedTuple):
+    """End everything: cancel what waits, interrupt what runs."""
+
+
+Event = Submitted | Progressed | TailReturned | Ticked | Terminated
+
+
+class SendChunk(NamedTuple):
+    """Send this chunk to its worker."""
+
+    chunk: Chunk
+
+
+class RecallTail(NamedTuple):
+    """Ask a worker for the tasks that it has not started."""
+
+    rank: int
+
+
+class Interrupted(NamedTuple):
+    """Tell a worker to give up these chunks."""
+
+    rank: int
+    chunks: list[int]
+
+
+class Settled(NamedTuple):
+    """These tasks of a `Progressed` event have their final state; offset as in the event."""
+
+    program: Program
+    indices: Sequence[int]
+    offset: int
+    rank: int
+
+
+class Unrun(NamedTuple):
+    """A task will not be run: `state` is SKIPPED, with the failed task at the root, or CANCELLED."""
+
+    program: Program
+    index: int
+    state: State
+    root: tuple[Program, int] | None
+
+
+class Finished(NamedTuple):
+    """Every task of the program is in a final state."""
+
+    program: Program
+
+
+Command = SendChunk | RecallTail | Interrupted | Settled | Unrun | Finished

@@ -1,0 +1,193 @@
+"""What travels between ranks: one named tuple per message; the tag is the kind.
+
+A message is pickled as the plain tuple of its fields; `KINDS` rebuilds it from the tag, so no
+class name travels.  Every send has its receive named here:
+
+======================  ==========  ==========  ====================================================
+message                 from        to          received by
+======================  ==========  ==========  ====================================================
+`Run`                   manager     worker      ``runtime.worker.Worker.dispatch`` (queued for main)
+`Recall`                manager     worker      ``Worker.dispatch`` (answered at once by `Returned`)
+`Interrupt`             manager     worker      ``Worker.dispatch`` (signals the main thread)
+`Configure`, `Forget`   manager     worker      ``Worker.dispatch``
+`Stop`                  manager     worker      ``Worker.dispatch`` (answered by `Stopped`)
+`Fetch`                 any         worker      ``Worker.dispatch`` (answered at once by `Value`)
+`Value`                 worker      any         ``Worker.dispatch``, ``Manager.dispatch``
+`Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
+`Stopped`               worker      manager     ``Manager.dispatch``
+======================  ==========  ==========  ====================================================
+
+*Payloads.*  What a user passes or returns travels in one of three shapes, told apart by type:
+an *atom* (``None``, ``bool``, ``int``, ``float``, ``complex``, ``str``; a tuple of atoms for an
+argument list) as it is; ``bytes``, a pickle; a ``list``, a pickle followed by its out-of-band
+buffers, each either a buffer or the ``int`` name of a blob that the worker already has.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = [
+    "INTERRUPTED",
+    "KINDS",
+    "OWN",
+    "Configure",
+    "Failure",
+    "Fetch",
+    "Forget",
+    "Interrupt",
+    "Progress",
+    "Recall",
+    "Returned",
+    "Run",
+    "Stop",
+    "Stopped",
+    "Value",
+    "tag_of",
+]
+
+Payload = Any
+
+#: `Failure.root` of a task that failed itself, and of one that was interrupted from outside.
+OWN = -1
+INTERRUPTED = -2
+
+
+class Failure(NamedTuple):
+    """Why one task of a chunk has no result; travels inside `Progress`."""
+
+    #: Qualified name of the exception's class, or "" for a task that was skipped.
+    type_name: str
+    #: ``str(exception)``.
+    message: str
+    #: The formatted traceback on the worker.
+    traceback: str
+    #: The pickled exception, or None if it cannot be pickled.
+    pickled: bytes | None
+    #: `OWN`, `INTERRUPTED`, or for a skipped task the position in its chunk of the one at the root.
+    root: int
+
+
+class Run(NamedTuple):
+    """A chunk: run these tasks in this order."""
+
+    chunk: int
+    #: Function of each task: one id for all, or a list.
+    functions: int | list[int]
+    #: Argument list of each task, as payloads.
+    arguments: list[Payload]
+    #: position -> positions in this chunk whose failure makes it skipped (RAW).
+    needs: dict[int, tuple[int, ...]]
+    #: position -> [(argument index, uid of the task whose result goes there)].
+    inputs: dict[int, list[tuple[int, int]]]
+    #: uid -> where a result that an argument needs is: a payload in a 1-tuple, or the rank.
+    sources: dict[int, tuple[Payload] | int]
+    #: position -> uid, for tasks whose result another task takes as an argument.
+    keeps: dict[int, int]
+    #: Definitions the worker does not have yet: id -> pickled function.
+    definitions: dict[int, bytes]
+    #: Large shared arguments the worker does not have yet: id -> buffer.
+    blobs: dict[int, Any]
+    #: uid of the first task and, where they are not consecutive, of each.
+    uids: int | list[int]
+    #: Whether to record when each task started and ended.
+    record: bool
+
+
+class Recall(NamedTuple):
+    """Give back every task that was not started yet."""
+
+
+class Interrupt(NamedTuple):
+    """Give up the running task of one of these chunks, and drop their other tasks."""
+
+    chunks: list[int]
+
+
+class Configure(NamedTuple):
+    """Set what tasks and loggers see: module search path, level of one batch's logger."""
+
+    search_path: list[str] | None
+    logger: str | None
+    level: int
+
+
+class Forget(NamedTuple):
+    """Free these blobs and kept values."""
+
+    blobs: list[int]
+    #: Keys as in `Fetch`.
+    values: list[tuple[int, str]]
+
+
+class Fetch(NamedTuple):
+    """Send a kept value."""
+
+    #: (uid, "result", "stdout" or "stderr").
+    key: tuple[int, str]
+
+
+class Value(NamedTuple):
+    """The answer to `Fetch`; ``payload`` is a 1-tuple, or None if the value is not there."""
+
+    key: tuple[int, str]
+    payload: tuple[Payload] | None
+
+
+class Stop(NamedTuple):
+    """End the service loop."""
+
+
+class Stopped(NamedTuple):
+    """This worker will send nothing more."""
+
+    busy_seconds: float
+
+
+class Progress(NamedTuple):
+    """The next ``count`` tasks of a chunk have ended, in the chunk's order."""
+
+    chunk: int
+    count: int
+    #: Payload of each result; None if every result is None.  Of a failed task: None.
+    results: list[Payload] | None
+    #: offset from the first task of this message -> why it has no result.
+    failures: dict[int, Failure]
+    #: offset -> bytes kept on the worker in place of a result that is too big to ride along.
+    kept: dict[int, int]
+    #: offset -> (stdout, stderr) for tasks that wrote something: bytes, or the number of bytes
+    #: kept on the worker when there are too many.
+    streams: dict[int, tuple[bytes | int, bytes | int]]
+    #: function id -> (tasks run, seconds).
+    seconds: dict[int, tuple[int, float]]
+    #: (started, ended) of each task by the wall clock, when the chunk asked to record.
+    spans: list[tuple[float, float]] | None
+
+
+class Returned(NamedTuple):
+    """The answer to `Recall`: chunk id -> number of tasks at its end that will not be run."""
+
+    tails: dict[int, int]
+
+
+#: Message class by tag, and back.  Only append: the order is the wire format.
+KINDS: tuple[type[Any], ...] = (
+    Run,
+    Recall,
+    Interrupt,
+    Configure,
+    Forget,
+    Fetch,
+    Value,
+    Stop,
+    Stopped,
+    Progress,
+    Returned,
+)
+
+_TAGS = {kind: tag for tag, kind in enumerate(KINDS)}
+
+
+def tag_of(message: object) -> int:
+    """Return the tag that a message travels under."""
+    return _TAGS[type(message)]

@@ -1,0 +1,96 @@
+"""Which ready task a worker gets next: longest path first, and near its data where known.
+
+`ReadySet` holds the ready tasks of one program.  A task with the longer way to an exit of the
+graph comes first (list scheduling by bottom level); among equals the order of the user's list
+holds.  A task whose big input lies on one rank is kept for that rank until others run dry.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+__all__ = ["ReadySet"]
+
+
+class ReadySet:
+    """Ready tasks of one program, by priority and by the rank that holds their data.
+
+    Parameters
+    ----------
+    ntasks
+        Number of tasks of the program.
+    levels
+        Bottom level of each node; None when all are equal.
+    fresh
+        Whether all tasks are ready from the start, as without any dependency; they are then
+        held as a range, so that a million of them cost nothing.
+    """
+
+    __slots__ = ("_cursor", "_heap", "_homes", "_levels", "_ntasks", "_top", "count")
+
+    def __init__(
+        self, ntasks: int, levels: Sequence[int] | None = None, *, fresh: bool = False
+    ) -> None:
+        self._ntasks = ntasks
+        self._levels = levels
+        self._top = max(levels, default=0) if levels is not None else 0
+        #: Tasks from here on are ready and in no heap.
+        self._cursor = 0 if fresh else ntasks
+        self._heap: list[int] = []
+        self._homes: dict[int, list[int]] = {}
+        #: Number of ready tasks.
+        self.count = ntasks if fresh else 0
+
+    def _key(self, index: int) -> int:
+        """Priority and index in one int: cheaper to order than a tuple."""
+        if self._levels is None:
+            return index
+        return (self._top - self._levels[index]) * self._ntasks + index
+
+    def push(self, index: int, home: int | None = None) -> None:
+        """Add a task; `home` is the rank that holds most of its input, if any does."""
+        heap = self._heap if home is None else self._homes.setdefault(home, [])
+        heapq.heappush(heap, self._key(index))
+        self.count += 1
+
+    def pop(self, rank: int) -> int:
+        """Remove and return the best task for `rank`; the set must not be empty.  O(log n)."""
+        self.count -= 1
+        own = self._homes.get(rank)
+        if own:
+            return self._drop(rank, own)
+        if self._heap:
+            return heapq.heappop(self._heap) % self._ntasks
+        if self._cursor < self._ntasks:
+            self._cursor += 1
+            return self._cursor - 1
+        # Only tasks kept for others are left: an idle worker is worse than a moved array.
+        home, heap = max(self._homes.items(), key=lambda item: len(item[1]))
+        return self._drop(home, heap)
+
+    def pop_range(self, most: int) -> range:
+        """Remove and return up to `most` consecutive tasks that have no preference.  O(1)."""
+        if self._heap or self._homes:
+            return range(0)
+        first = self._cursor
+        self._cursor = min(first + most, self._ntasks)
+        self.count -= self._cursor - first
+        return range(first, self._cursor)
+
+    def drain(self) -> list[int]:
+        """Remove and return all tasks."""
+        rest = list(range(self._cursor, self._ntasks))
+        self._cursor = self._ntasks
+        for heap in (self._heap, *self._homes.values()):
+            rest.extend(key % self._ntasks for key in heap)
+            heap.clear()
+        self._homes.clear()
+        self.count = 0
+        return rest
+
+    def _drop(self, home: int, heap: list[int]) -> int:
+        index = heapq.heappop(heap) % self._ntasks
+        if not heap:
+            del self._homes[home]
+        return index

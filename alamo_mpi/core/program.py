@@ -1,0 +1,100 @@
+"""One started task, single or compiled, as the scheduler sees it: a graph and its states."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from alamo_mpi.core.graph import Graph
+from alamo_mpi.core.placement import ReadySet
+from alamo_mpi.core.states import State
+
+__all__ = ["Program"]
+
+
+class Program:
+    """The tasks that one `Task.start` submitted, with what the scheduler knows of each.
+
+    Parameters
+    ----------
+    pid
+        Number of the program; smaller numbers came first and are served first.
+    kinds
+        Function id of each task, or one id when all tasks call the same function.
+    ntasks
+        Number of tasks.
+    graph
+        Dependencies among them; None when there are none.
+    externals
+        ``(task, producer's program, producer)`` for arguments that are results of tasks started
+        earlier.
+    record
+        Whether to keep when each task became ready.
+
+    Notes
+    -----
+    A program without any dependency keeps no counters and no successors; its states are one
+    `bytearray`, so that a million independent tasks cost a megabyte here.
+    """
+
+    __slots__ = (
+        "doomed",
+        "externals",
+        "graph",
+        "homes",
+        "kinds",
+        "ntasks",
+        "pid",
+        "queued",
+        "ready",
+        "ready_at",
+        "remaining",
+        "states",
+        "waiting",
+        "watchers",
+    )
+
+    def __init__(
+        self,
+        pid: int,
+        kinds: int | Sequence[int],
+        ntasks: int,
+        graph: Graph | None = None,
+        externals: Sequence[tuple[int, Program, int]] = (),
+        *,
+        record: bool = False,
+    ) -> None:
+        self.pid = pid
+        self.kinds = kinds
+        self.ntasks = ntasks
+        if graph is None and externals:
+            graph = Graph.independent(ntasks)
+        self.graph = graph
+        self.externals = externals
+        #: Number of tasks in no final state.
+        self.remaining = ntasks
+        #: Task -> the task at the root, for tasks that a failure reached (RAW).
+        self.doomed: dict[int, tuple[Program, int]] = {}
+        #: Task -> rank that holds its largest input.
+        self.homes: dict[int, int] = {}
+        #: Task -> tasks of other programs that take its result as an argument.
+        self.watchers: dict[int, list[tuple[Program, int]]] = {}
+        #: Task -> time at which it became ready; None if nobody asked, or all were from the start.
+        self.ready_at: dict[int, float] | None = {} if record and graph is not None else None
+        #: Whether the scheduler has this program in its queue of programs with ready tasks.
+        self.queued = False
+        if graph is None:
+            self.states = bytearray([State.READY]) * ntasks
+            #: Number of unfinished predecessors of each node.
+            self.waiting = array("i")
+            self.ready = ReadySet(ntasks, fresh=True)
+        else:
+            self.states = bytearray(graph.nnodes)
+            self.waiting = array("i", graph.indegree)
+            levels = graph.bottom_levels() if graph.nedges else None
+            self.ready = ReadySet(ntasks, levels)
+
+    def kind(self, index: int) -> int:
+        """Return the function id of a task."""
+        kinds = self.kinds
+        return kinds if isinstance(kinds, int) else kinds[index]

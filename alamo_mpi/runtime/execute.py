@@ -1,0 +1,275 @@
+"""Run the tasks of a chunk, one after the other, and report each end.
+
+This is the inner loop of a worker.  Whatever a task does, be it to raise, exit, print a hundred
+megabytes or return what cannot be pickled, ends as an entry in the report; nothing leaves `run`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
+from alamo_mpi.errors import SerializationError
+from alamo_mpi.runtime.cow import SharedBuffers
+from alamo_mpi.runtime.failures import describe
+from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK
+from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, unpack
+from alamo_mpi.runtime.report import Report
+
+__all__ = ["Executor", "Interruption", "Kept", "Work"]
+
+#: A result or output up to this many bytes travels with the report; a larger one stays here.
+RIDES_NBYTES = 1 << 16
+
+_NOTHING = (b"", b"")
+
+
+class Interruption(BaseException):  # noqa: N818 - never seen by users; a task that swallows it goes on
+    """Raised inside a task that is to be given up, at its next bytecode."""
+
+
+class Output(Protocol):
+    """What `Executor` needs of a capture."""
+
+    def begin(self) -> None: ...
+
+    def take(self) -> tuple[bytes, bytes]: ...
+
+    def end(self) -> None: ...
+
+
+class Work:
+    """A chunk on its worker: the message, and the positions that are not started yet.
+
+    The main thread takes positions from the left, a recall from the right; each operation of a
+    `deque` is atomic, so every position is taken exactly once.
+    """
+
+    __slots__ = ("run", "todo")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.todo = deque(range(len(run.arguments)))
+
+    def give_back(self) -> int:
+        """Take away every position not started; return their number."""
+        count = 0
+        while True:
+            try:
+                self.todo.pop()
+            except IndexError:
+                return count
+            count += 1
+
+
+class Kept:
+    """Outputs that stay on the worker: too big to ride along, or an argument of another task.
+
+    Keys are (uid, "result" | "stdout" | "stderr").
+    """
+
+    def __init__(self) -> None:
+        self._payloads: dict[tuple[int, str], Any] = {}
+
+    def put(self, uid: int, what: str, payload: Any) -> None:
+        """Keep a payload."""
+        self._payloads[uid, what] = payload
+
+    def find(self, key: tuple[int, str]) -> tuple[Any] | None:
+        """Return the payload in a 1-tuple, None if it is not here."""
+        try:
+            return (self._payloads[key],)
+        except KeyError:
+            return None
+
+    def forget(self, keys: list[tuple[int, str]]) -> None:
+        """Free these values; unknown ones are ignored."""
+        for key in keys:
+            self._payloads.pop(key, None)
+
+
+class Executor:
+    """Runs chunks on one thread.
+
+    Parameters
+    ----------
+    report
+        Where ends of tasks go.
+    output
+        Captures what tasks write.
+    fetch
+        Gets the payload of another task's result: called with its uid and `Run.sources`.
+
+    Attributes
+    ----------
+    kept : Kept
+        Outputs that stay here.
+    buffers : SharedBuffers
+        Shared arguments that were sent here.
+    in_task : bool
+        Whether user code runs: only then an interruption may be raised.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        output: Output,
+        fetch: Callable[[int, dict[int, tuple[Any] | int]], Any],
+    ) -> None:
+        self._report = report
+        self._output = output
+        self._fetch = fetch
+        self._functions: dict[int, Callable[..., Any]] = {}
+        self._definitions: dict[int, bytes] = {}
+        self.kept = Kept()
+        self.buffers = SharedBuffers()
+        self.in_task = False
+        #: Seconds spent in chunks.
+        self.busy_s = 0.0
+
+    def define(self, definitions: dict[int, bytes]) -> None:
+        """Take in functions; they are unpickled when the first task needs them."""
+        self._definitions.update(definitions)
+
+    def run(self, work: Work) -> None:
+        """Run what is left to do of a chunk; returns when nothing is."""
+        started = time.perf_counter()
+        self._output.begin()
+        try:
+            self._run(work)
+        finally:
+            self._output.end()
+        self.busy_s += time.perf_counter() - started
+
+    def _run(self, work: Work) -> None:
+        run, next_position, report = work.run, work.todo.popleft, self._report
+        take, needs, special = self._output.take, run.needs, bool(run.inputs or run.keeps)
+        report.begin(run.chunk, run.record)
+        kinds, arguments = run.functions, run.arguments
+        failed: dict[int, int] = {}
+        kind, function = -1, None
+        while True:
+            try:
+                position = next_position()
+            except IndexError:
+                return
+            if needs and position in needs:
+                roots = [failed[p] for p in needs[position] if p in failed]
+                if roots:
+                    failed[position] = roots[0]
+                    report.add_more(None, Failure("", "", "", None, roots[0]), 0, None)
+                    continue
+            following = kinds if type(kinds) is int else kinds[position]
+            if following != kind:
+                kind, function = following, self._functions.get(following)
+                report.turn_to(kind)
+            try:
+                if function is None and kind != TRAVELS_WITH_TASK:
+                    function = self._load(kind)
+                payload = arguments[position]
+                values = payload if type(payload) is tuple else unpack(payload, self.buffers.find)
+                if special and position in run.inputs:
+                    values = self._fill_in(values, run, position)
+                call = function
+                if call is None:
+                    call, *values = values
+                self.in_task = True
+                result = call(*values)
+                self.in_task = False
+            except BaseException as error:
+                self.in_task = False
+                failed[position] = position
+                self._failed(error, run, position)
+                continue
+            finally:
+                payload = values = call = None
+            output = take()
+            if type(result) in ATOMS and output == _NOTHING and not special:
+                report.add(result)
+            else:
+                if not self._done(result, output, run, position):
+                    failed[position] = position
+                result = None
+
+    def _load(self, kind: int) -> Callable[..., Any]:
+        function: Callable[..., Any] = loads(self._definitions[kind])
+        self._functions[kind] = function
+        del self._definitions[kind]
+        return function
+
+    def _fill_in(self, values: Any, run: Run, position: int) -> list[Any]:
+        """Put results of other tasks in their places among the arguments."""
+        filled = list(values)
+        for at, uid in run.inputs[position]:
+            payload = self._fetch(uid, run.sources)
+            if type(payload) is list:
+                # The task may change it, and others may still read it.
+                payload = [payload[0], *(bytearray(buffer) for buffer in payload[1:])]
+            filled[at] = unpack(payload, self.buffers.find)
+        return filled
+
+    def _done(
+        self, result: Any, output: tuple[bytes, bytes], run: Run, position: int
+    ) -> bool:
+        """Report a result that needs care; return whether it could be packed."""
+        uid = _uid(run, position)
+        try:
+            payload = pack(result, _sole_owner(result, sys.getrefcount(result)))
+        except SerializationError as error:
+            problem = SerializationError(f"The result of the task was lost: {error}")
+            problem.__cause__ = error.__cause__
+            streams = self._streams(output, uid)
+            self._report.add_more(None, describe(problem, 0), 0, streams)
+            return False
+        nbytes = nbytes_of(payload)
+        wanted = position in run.keeps
+        if wanted or nbytes > RIDES_NBYTES:
+            self.kept.put(uid, "result", payload)
+        kept = nbytes if nbytes > RIDES_NBYTES else 0
+        self._report.add_more(
+            None if kept else payload, None, kept, self._streams(output, uid)
+        )
+        return True
+
+    def _failed(self, error: BaseException, run: Run, position: int) -> None:
+        failure = describe(error)
+        if isinstance(error, Interruption):
+            failure = failure._replace(pickled=None, root=INTERRUPTED)
+        streams = self._streams(self._output.take(), _uid(run, position))
+        self._report.add_more(None, failure, 0, streams)
+
+    def _streams(
+        self, output: tuple[bytes, bytes], uid: int
+    ) -> tuple[bytes | int, bytes | int] | None:
+        out, err = output
+        if not out and not err:
+            return None
+        return self._stream(uid, "stdout", out), self._stream(uid, "stderr", err)
+
+    def _stream(self, uid: int, what: str, data: bytes) -> bytes | int:
+        if len(data) <= RIDES_NBYTES:
+            return data
+        self.kept.put(uid, what, data)
+        return len(data)
+
+
+def _uid(run: Run, position: int) -> int:
+    return run.uids + position if isinstance(run.uids, int) else run.uids[position]
+
+
+def _sole_owner(
+    result: Any, references: int
+) -> Callable[[memoryview], pickle.PickleBuffer]:
+    """Return how to place the buffers of a result: as they are, if nobody else can change them.
+
+    An array that owns its data and that only we refer to (the caller's variable and the argument
+    of `sys.getrefcount`) needs no copy; anything else the task may have kept and change later.
+    """
+    if references <= 3 and type(result).__module__ == "numpy" and result.base is None:
+        return pickle.PickleBuffer
+    return lambda raw: pickle.PickleBuffer(bytearray(raw))

@@ -1,0 +1,520 @@
+"""The manager on rank 0: messages become scheduler events, commands become messages.
+
+Whoever waits drives: a user thread in ``wait``, ``get`` or ``join`` runs the manager's loop itself,
+so that no thread switch lies between a completion and whoever waits for it.  The driver thread
+("alamo-driver") does the same while the user's code is busy elsewhere.  State changes under one
+lock; callbacks, and the tasks of a world of one rank, run outside of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from alamo_mpi.core.events import (
+    Command,
+    Event,
+    Failed,
+    Finished,
+    Interrupted,
+    Progressed,
+    RecallTail,
+    SendChunk,
+    Settled,
+    Submitted,
+    TailReturned,
+    Terminated,
+    Ticked,
+    Unrun,
+)
+from alamo_mpi.core.messages import (
+    INTERRUPTED,
+    Configure,
+    Fetch,
+    Forget,
+    Interrupt,
+    Progress,
+    Recall,
+    Returned,
+    Stop,
+    Stopped,
+    Value,
+)
+from alamo_mpi.core.states import State
+from alamo_mpi.errors import InternalError
+from alamo_mpi.mpi.transport import Transport
+from alamo_mpi.mpi.world import World
+from alamo_mpi.runtime.backoff import Backoff
+from alamo_mpi.runtime.blobs import BlobTable
+from alamo_mpi.runtime.callbacks import CallbackQueue
+from alamo_mpi.runtime.compose import Composer
+from alamo_mpi.runtime.driver import Driver
+from alamo_mpi.runtime.functions import FunctionTable
+from alamo_mpi.runtime.local import local_worker
+from alamo_mpi.runtime.packing import unpack
+from alamo_mpi.runtime.prepare import Preparer
+from alamo_mpi.runtime.recorder import Recorder
+from alamo_mpi.runtime.roster import LiveBatch, Roster
+from alamo_mpi.runtime.submission import Submission
+
+__all__ = ["Manager"]
+
+logger = logging.getLogger(__name__)
+
+#: How often the schedulers hear that time has passed, while something runs.
+_TICK_S = 1e-3
+#: Seconds that `terminate` waits for running tasks to give up.
+_TERMINATE_S = 2.0
+
+
+class Manager:
+    """Serve all batches of one program.
+
+    Parameters
+    ----------
+    world
+        The ranks; this is rank 0.  The others run `runtime.worker.serve`.
+
+    Attributes
+    ----------
+    preparer : Preparer
+        Makes submissions of tasks.
+    roster : Roster
+        The live batches.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.lock = threading.RLock()
+        self._transport = Transport(world)
+        workers = tuple(range(1, world.size)) if world.size > 1 else (0,)
+        self.roster = Roster(workers)
+        functions, self._blobs = FunctionTable(), BlobTable()
+        self.preparer = Preparer(functions, self._blobs)
+        #: Every submission that somebody can still ask about.
+        self._submissions: weakref.WeakValueDictionary[int, Submission] = (
+            weakref.WeakValueDictionary()
+        )
+        self._composer = Composer(functions, self._blobs, self._submissions)
+        self._callbacks = CallbackQueue(self.lock, self._value_for_callback, self._over)
+        self._live_of: dict[int, LiveBatch] = {}
+        #: Values that were asked for: key -> where the answer goes, for all who wait for it.
+        self._fetches: dict[tuple[int, str], list[tuple[Any] | None]] = {}
+        self._search_path: list[str] = []
+        #: Values on workers that nobody can ask for any more: (rank, key).  Filled by finalizers,
+        #: on any thread and at any moment, so only appended to there.
+        self._unreachable: deque[tuple[int, tuple[int, str]]] = deque()
+        self._abandoned: deque[LiveBatch] = deque()
+        self._stopped: dict[int, float] = {}
+        self._ticked = 0.0
+        self._killed = False
+        self._local, self._output = (
+            local_worker(self._transport.send, self.turn) if world.size == 1 else (None, None)
+        )
+        self._driver = Driver(self.turn, self._is_busy)
+
+    # For clients ------------------------------------------------------------------------------
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Host name by rank."""
+        return self._world.hosts
+
+    def open_batch(self, num_workers: int | None, log_level: int, *, record: bool) -> LiveBatch:
+        """Give workers to a new batch, and its log level to them; local.
+
+        Raises
+        ------
+        WorkersBusyError
+            If other batches hold every worker.
+        """
+        recorder = Recorder(self.hosts) if record else None
+        with self.lock:
+            self._end_abandoned()
+            live = self.roster.open(num_workers, recorder)
+            name = f"alamo_mpi.batch.{live.number}"
+            logging.getLogger(name).setLevel(log_level)
+            for rank in live.ranks:
+                self._send(rank, Configure(None, name, log_level))
+        return live
+
+    def submit(self, live: LiveBatch, submission: Submission) -> None:
+        """Hand a submission to its batch's scheduler; local, returns at once."""
+        with self.lock:
+            now = submission.submitted = time.perf_counter()
+            program = submission.program
+            self._submissions[program.pid] = live.submissions[program.pid] = submission
+            self._live_of[program.pid] = live
+            for entries in submission.inputs.values():
+                for _, producer, there in entries:
+                    producer.wanted[there] = producer.wanted.get(there, 0) + 1
+            self._share_search_path(live)
+            self._handle(live, Submitted(program))
+            # Starting many tasks must not keep the ends of earlier ones waiting.
+            if now - self._driver.last_turn > _TICK_S:
+                self._receive()
+        self._driver.wake()
+
+    def drive(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Run the manager's loop on this thread until `done`; return whether it is.
+
+        Parameters
+        ----------
+        done
+            Called after each turn.
+        timeout
+            Seconds; None waits as long as it takes.
+        """
+        deadline = None if timeout is None else time.perf_counter() + timeout
+        backoff = Backoff()
+        with self._driver.replaced():
+            while not done():
+                self._driver.check()
+                if self.turn():
+                    backoff.reset()
+                    continue
+                rest = 5e-3
+                if deadline is not None:
+                    rest = deadline - time.perf_counter()
+                    if rest <= 0:
+                        return done()
+                backoff.pause(min(rest, 5e-3))
+        return True
+
+    def fetch(self, rank: int, key: tuple[int, str], timeout: float | None) -> tuple[Any] | None:
+        """Get a kept value from its worker; blocks until it is here.
+
+        Returns
+        -------
+        tuple of payload, or None
+            None if the worker does not have it any more.
+
+        Raises
+        ------
+        TimeoutError
+            If it is not here in time.
+        """
+        with self.lock:
+            answer = self._fetches.get(key)
+            if answer is None:
+                answer = self._fetches[key] = []
+                self._send(rank, Fetch(key))
+        if not self.drive(lambda: bool(answer), timeout):
+            raise TimeoutError(f"the value of task {key[0]} did not arrive within {timeout} s")
+        return answer[0]
+
+    def forget(self, rank: int, key: tuple[int, str]) -> None:
+        """Let a worker free a kept value, at the next opportunity; on any thread."""
+        self._unreachable.append((rank, key))
+
+    def find_blob(self, number: int) -> Any:
+        """Return a copy of a shared buffer, for unpacking on this rank."""
+        return bytearray(self._blobs[number].data)
+
+    def in_callback(self, submission: Submission | None = None) -> bool:
+        """Tell whether this thread runs a callback, of this submission if given."""
+        return self._callbacks.inside(submission)
+
+    def close(self, live: LiveBatch, client: int) -> None:
+        """Note that a client submits nothing more."""
+        with self.lock:
+            live.lifecycle.close(client)
+            self._release_if_over(live)
+
+    def terminate(self, live: LiveBatch) -> bool:
+        """Cancel what waits, interrupt what runs; return whether all of it has ended.
+
+        Notes
+        -----
+        Waits up to two seconds for running tasks: one inside a long C call notices only after.
+        """
+        with self.lock:
+            self._terminate(live)
+        return self.drive(lambda: live.scheduler.running == 0, _TERMINATE_S)
+
+    def abandon(self, live: LiveBatch) -> None:
+        """Note that nobody holds the batch any more; only notes, as finalizers may."""
+        self._abandoned.append(live)
+
+    def nbytes_sent(self, rank: int) -> int:
+        """Return the bytes of all messages sent to a rank so far."""
+        return self._transport.nbytes_sent[rank]
+
+    # The loop ---------------------------------------------------------------------------------
+
+    def turn(self) -> bool:
+        """Receive and handle what has arrived; return whether anything happened."""
+        with self.lock:
+            moved = self._receive()
+        if self._local is not None and self._local.has_work and self._driver.take_task():
+            try:
+                moved |= self._local.step()
+            finally:
+                self._driver.give_task()
+        while self._callbacks.due:
+            moved |= self._callbacks.run()
+        return moved
+
+    def _receive(self) -> bool:
+        messages = self._transport.poll()
+        for source, message in messages:
+            self._dispatch(source, message)
+        now = time.perf_counter()
+        self._driver.last_turn = now
+        if not messages and now - self._ticked > _TICK_S:
+            self._tick(now)
+        return bool(messages)
+
+    def _is_busy(self) -> bool:
+        return any(live.busy for live in self.roster.batches) or bool(self._abandoned)
+
+    def _tick(self, now: float) -> None:
+        self._ticked = now
+        self._end_abandoned()
+        while self._unreachable:
+            rank, key = self._unreachable.popleft()
+            self._send(rank, Forget([], [key]))
+        for live in self.roster.batches:
+            if live.scheduler.running:
+                self._handle(live, Ticked())
+
+    def _dispatch(self, source: int, message: Any) -> None:
+        if isinstance(message, Progress):
+            live = self._batch_of(source)
+            self._handle(live, _progressed(message), message)
+        elif isinstance(message, Returned):
+            self._handle(self._batch_of(source), TailReturned(source, message.tails))
+        elif isinstance(message, Value):
+            self._fetches.pop(message.key).append(message.payload)
+        elif isinstance(message, Stopped):
+            self._stopped[source] = message.busy_seconds
+        elif self._local is not None:
+            self._local.dispatch(source, message)
+        else:
+            raise InternalError(f"the manager cannot handle {message} from rank {source}")
+
+    def _batch_of(self, rank: int) -> LiveBatch:
+        live = self.roster.of_rank(rank)
+        if live is None:
+            raise InternalError(f"rank {rank} reports tasks but belongs to no batch")
+        return live
+
+    def _handle(self, live: LiveBatch, event: Event, message: Progress | None = None) -> None:
+        for command in live.scheduler.handle(event, time.perf_counter()):
+            self._perform(live, command, message)
+
+    def _perform(self, live: LiveBatch, command: Command, message: Progress | None) -> None:
+        if isinstance(command, SendChunk):
+            run = self._composer.run(command.chunk, record=live.recorder is not None)
+            self._send(command.chunk.rank, run)
+        elif isinstance(command, Settled):
+            assert message is not None
+            self._settled(live, command, message)
+        elif isinstance(command, Unrun):
+            self._unrun(live, command)
+        elif isinstance(command, Finished):
+            self._finished(live, self._submissions[command.program.pid])
+        elif isinstance(command, RecallTail):
+            self._send(command.rank, Recall())
+        elif isinstance(command, Interrupted):
+            self._send(command.rank, Interrupt(command.chunks))
+
+    # Ends of tasks ----------------------------------------------------------------------------
+
+    def _settled(self, live: LiveBatch, command: Settled, message: Progress) -> None:
+        submission = live.submissions[command.program.pid]
+        indices, program = command.indices, command.program
+        had_kept = bool(submission.kept or submission.streams)
+        submission.store(message, indices, command.offset, command.rank)
+        if message.failures:
+            for index in indices:
+                if program.states[index] == State.SKIPPED:
+                    self._note_root(submission, index)
+        if not had_kept and (submission.kept or submission.streams):
+            self._free_with(submission)
+        if live.recorder is not None:
+            live.recorder.ended(submission, indices, command.offset, command.rank, message)
+        if submission.blobs or submission.inputs:
+            for index in indices:
+                self._free_inputs(submission, index)
+        submission.drop_arguments(indices)
+        if submission.callbacks:
+            for index in indices:
+                if index in submission.callbacks:
+                    self._callbacks.settled(submission, index)
+
+    def _unrun(self, live: LiveBatch, command: Unrun) -> None:
+        submission, index = live.submissions[command.program.pid], command.index
+        if command.state == State.SKIPPED:
+            self._note_root(submission, index)
+        if live.recorder is not None:
+            live.recorder.not_run(submission, index)
+        self._free_inputs(submission, index)
+        if index in submission.callbacks:
+            self._callbacks.settled(submission, index)
+
+    def _note_root(self, submission: Submission, index: int) -> None:
+        program, root = submission.program.doomed[index]
+        submission.roots[index] = self._submissions[program.pid], root
+
+    def _free_inputs(self, submission: Submission, index: int) -> None:
+        """Free what a task needed and no other task needs."""
+        for number in submission.blobs.pop(index, ()):
+            for blob in self._blobs.release(number):
+                for rank in blob.holders:
+                    self._send(rank, Forget([blob.number], []))
+        for _, producer, there in submission.inputs.pop(index, ()):
+            producer.wanted[there] -= 1
+            if not producer.wanted[there]:
+                del producer.wanted[there]
+                rank = producer.homes.pop(there, None)
+                if rank is not None and (there not in producer.kept or there in producer.values):
+                    self._send(rank, Forget([], [(producer.uids[there], "result")]))
+
+    def _free_with(self, submission: Submission) -> None:
+        """Free what workers keep of a submission once nobody holds it."""
+        kept, streams, uids = submission.kept, submission.streams, submission.uids
+        unreachable = self._unreachable
+
+        def free() -> None:
+            unreachable.extend((rank, (uids[i], "result")) for i, (rank, _) in kept.items())
+            for index, (rank, out, err) in streams.items():
+                for what, data in (("stdout", out), ("stderr", err)):
+                    if isinstance(data, int):
+                        unreachable.append((rank, (uids[index], what)))
+
+        weakref.finalize(submission, free).atexit = False
+
+    def _finished(self, live: LiveBatch, submission: Submission) -> None:
+        self._callbacks.finished(submission)
+        if submission.over:
+            self._over(submission)
+
+    def _over(self, submission: Submission) -> None:
+        live = self._live_of.pop(submission.program.pid)
+        del live.submissions[submission.program.pid]
+        self._release_if_over(live)
+
+    def _value_for_callback(self, submission: Submission, index: int) -> Any:
+        if index not in submission.values:
+            kept = submission.kept.get(index)
+            payload = submission.results[index]
+            if kept is not None:
+                found = self.fetch(kept[0], (submission.uids[index], "result"), None)
+                if found is None:
+                    raise InternalError(f"the result of task {submission.uids[index]} is gone")
+                payload = found[0]
+            submission.values[index] = unpack(payload, self.find_blob)
+        return submission.values[index]
+
+    # Ends of batches --------------------------------------------------------------------------
+
+    def _release_if_over(self, live: LiveBatch) -> None:
+        ended = live.lifecycle.all_closed or live.lifecycle.terminated
+        if ended and not live.busy:
+            self.roster.release(live)
+
+    def _terminate(self, live: LiveBatch) -> None:
+        if not live.lifecycle.terminated:
+            live.lifecycle.terminated = True
+            self._handle(live, Terminated())
+        self._release_if_over(live)
+
+    def _end_abandoned(self) -> None:
+        while self._abandoned:
+            live = self._abandoned.popleft()
+            if not live.released:
+                self._warn_unclosed(live, "was dropped")
+                self._terminate(live)
+
+    def _warn_unclosed(self, live: LiveBatch, how: str) -> None:
+        logger.warning(
+            "%s %s without close() and join(): it is ended now, and %d unfinished tasks are "
+            "cancelled. Use `with Batch() as batch:`, or call close() and join().",
+            live,
+            how,
+            live.scheduler.unfinished,
+        )
+
+    # End of the program -----------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """Forget all work and stop the workers; sends and returns at once, for the error path."""
+        with self.lock:
+            self._killed = True
+            for live in self.roster.batches:
+                live.lifecycle.terminated = True
+                self._handle(live, Terminated())
+            self._stop_workers()
+
+    def shutdown(self, grace_s: float) -> bool:
+        """Close what the user left open, stop the workers, wait for them.
+
+        Parameters
+        ----------
+        grace_s
+            Seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            False if a worker has not answered in time: it still runs a task.
+        """
+        deadline = time.perf_counter() + grace_s
+        if not self._killed:
+            with self.lock:
+                self._end_abandoned()
+                live_batches = self.roster.batches
+                for live in live_batches:
+                    if not live.lifecycle.all_closed:
+                        self._warn_unclosed(live, "was left at the end of the program")
+                    elif live.busy:
+                        self._warn_unclosed(live, "was closed but not joined; it ended")
+                    self._terminate(live)
+            self.drive(lambda: not any(live.scheduler.running for live in live_batches), grace_s)
+            with self.lock:
+                self._stop_workers()
+        rest = max(deadline - time.perf_counter(), 0.1)
+        answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
+        self._driver.stop()
+        if self._output is not None:
+            self._output.close()
+        if answered:
+            self._transport.close()
+        return answered
+
+    def _stop_workers(self) -> None:
+        for rank in range(1, self._world.size):
+            self._send(rank, Stop())
+
+    # Workers ----------------------------------------------------------------------------------
+
+    def _send(self, rank: int, message: Any) -> None:
+        self._transport.send(rank, message)
+
+    def _share_search_path(self, live: LiveBatch) -> None:
+        """Let workers import what this rank can: ``sys.path`` changes as programs run."""
+        if sys.path != self._search_path:
+            self._search_path = list(sys.path)
+            for rank in range(1, self._world.size):
+                self._send(rank, Configure(self._search_path, None, 0))
+
+
+def _progressed(message: Progress) -> Progressed:
+    """Leave out what only the client needs."""
+    failures: Mapping[int, Failed] = {}
+    if message.failures:
+        failures = {at: _how(failure.root) for at, failure in message.failures.items()}
+    return Progressed(message.chunk, message.count, failures, message.kept, message.seconds)
+
+
+def _how(root: int) -> Failed:
+    if root >= 0:
+        return Failed(State.SKIPPED, root)
+    return Failed(State.CANCELLED if root == INTERRUPTED else State.FAILED)

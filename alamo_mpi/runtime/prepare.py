@@ -1,0 +1,181 @@
+"""From tasks as the user wrote them to a submission: functions numbered, arguments packed.
+
+Everything is pickled here, at the start of the task: whatever cannot be is reported at once and by
+name, before anything runs, and what the user changes afterwards does not reach the tasks.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from alamo_mpi.core.graph import Graph
+from alamo_mpi.core.program import Program
+from alamo_mpi.errors import SerializationError
+from alamo_mpi.runtime.blobs import BlobTable
+from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK, FunctionTable, name_of
+from alamo_mpi.runtime.packing import is_atomic, pack
+from alamo_mpi.runtime.submission import Submission
+
+__all__ = ["Call", "Preparer"]
+
+
+class Call(NamedTuple):
+    """One function task."""
+
+    uid: int
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class Preparer:
+    """Make submissions.
+
+    Parameters
+    ----------
+    functions, blobs
+        The tables of the program.
+    """
+
+    def __init__(self, functions: FunctionTable, blobs: BlobTable) -> None:
+        self._functions = functions
+        self._blobs = blobs
+        self._started = 0
+
+    def submission(
+        self,
+        calls: Sequence[Call],
+        graph: Graph | None,
+        inputs: dict[int, list[tuple[int, Submission | None, int]]],
+        *,
+        record: bool,
+    ) -> Submission:
+        """Number the functions and pack the arguments of tasks that are started together.
+
+        Parameters
+        ----------
+        calls
+            The tasks, in list order.
+        graph
+            Their dependencies.
+        inputs
+            Task -> [(argument index, submission, task there)]; None stands for this submission.
+        record
+            Whether the batch records its tasks.
+
+        Raises
+        ------
+        SerializationError
+            Naming the task whose function or argument cannot be pickled; nothing was submitted.
+        """
+        kinds = self._number(calls)
+        blobs: dict[int, list[int]] = {}
+        try:
+            arguments = self._pack_all(calls, kinds, inputs, blobs)
+        except BaseException:
+            for numbers in blobs.values():
+                for number in numbers:
+                    self._blobs.release(number)
+            raise
+        externals = [
+            (index, source.program, at)
+            for index, entries in inputs.items()
+            for _, source, at in entries
+            if source is not None
+        ]
+        alike: int | list[int] = kinds
+        if kinds and kinds.count(kinds[0]) == len(kinds):
+            alike = kinds[0]
+        program = Program(self._started, alike, len(calls), graph, externals, record=record)
+        self._started += 1
+        uids = _compact([call.uid for call in calls])
+        names = [name_of(call.function) for call in calls]
+        submission = Submission(program, uids, names, arguments)
+        submission.blobs = blobs
+        for index, entries in inputs.items():
+            # A function that travels with its task stands in front of the arguments.
+            shift = int(kinds[index] == TRAVELS_WITH_TASK)
+            submission.inputs[index] = [
+                (at + shift, submission if source is None else source, index_there)
+                for at, source, index_there in entries
+            ]
+        return submission
+
+    def _number(self, calls: Sequence[Call]) -> list[int]:
+        if len(calls) == 1:
+            return [self._number_one(calls[0], 1)]
+        uses = Counter(id(call.function) for call in calls)
+        numbers: dict[int, int] = {}
+        for call in calls:
+            key = id(call.function)
+            if key not in numbers:
+                numbers[key] = self._number_one(call, uses[key])
+        return [numbers[id(call.function)] for call in calls]
+
+    def _number_one(self, call: Call, uses: int) -> int:
+        try:
+            return self._functions.number(call.function, uses)
+        except SerializationError as error:
+            raise _named(error, call, "its function") from error.__cause__
+
+    def _pack_all(
+        self,
+        calls: Sequence[Call],
+        kinds: list[int],
+        inputs: dict[int, list[tuple[int, Submission | None, int]]],
+        blobs: dict[int, list[int]],
+    ) -> list[Any]:
+        met: dict[tuple[int, int], tuple[int, memoryview]] = {}
+        packed: list[Any] = []
+        for index, (call, kind) in enumerate(zip(calls, kinds, strict=True)):
+            values = call.arguments
+            if index in inputs:
+                # The result takes its place on the worker.
+                holes = {at for at, _, _ in inputs[index]}
+                values = tuple(None if at in holes else v for at, v in enumerate(values))
+            if kind == TRAVELS_WITH_TASK:
+                values = (call.function, *values)
+            elif is_atomic(values):
+                packed.append(values)
+                continue
+            used: list[int] = []
+            blobs[index] = used
+            packed.append(self._pack(call, values, met, used))
+            if not used:
+                del blobs[index]
+        return packed
+
+    def _pack(
+        self,
+        call: Call,
+        values: tuple[Any, ...],
+        met: dict[tuple[int, int], tuple[int, memoryview]],
+        used: list[int],
+    ) -> Any:
+        def place(raw: memoryview) -> int | pickle.PickleBuffer | None:
+            number = self._blobs.use(raw, met)
+            used.append(number)
+            return number
+
+        try:
+            return pack(values, place)
+        except SerializationError as error:
+            raise _named(error, call, "its function or an argument") from error.__cause__
+
+
+def _named(error: SerializationError, call: Call, what: str) -> SerializationError:
+    name = name_of(call.function)
+    return SerializationError(
+        f"Task {call.uid} {name!r} was not started: {what} cannot travel to a worker: {error}",
+        uid=call.uid,
+        task_name=name,
+    )
+
+
+def _compact(uids: list[int]) -> Sequence[int]:
+    """Return consecutive ids as a range."""
+    if uids and uids == list(range(uids[0], uids[0] + len(uids))):
+        return range(uids[0], uids[0] + len(uids))
+    return uids
