@@ -91,6 +91,38 @@ class Dictionary(Table):
                         shown.add(record.key)
                         yield record
 
+    def pointers(self, *, on: int | None = None) -> Iterator[int]:
+        """Iterate over the pointer words of all values, or of those in arena `on`."""
+        for bucket in self._walk():
+            for found in _used(bucket):
+                if on is None or at.place(found.pointer)[0] == on:
+                    yield found.pointer
+
+    def figures(self) -> list[dict[str, int]]:
+        """Return figures for each rank; the pool's are as its manager published them."""
+        window = self.window
+        rows = []
+        for rank in range(window.size):
+            mark, _, managed, free, parked, largest, _, _ = window.words(rank, 0, at.HEADER_WORDS)
+            rows.append(
+                {
+                    "keys": 0,
+                    "nbytes": 0,
+                    "pool_nbytes": window.nbytes,
+                    "leased_nbytes": mark * at.UNIT,
+                    "managed_nbytes": managed,
+                    "free_nbytes": free,
+                    "parked_nbytes": parked,
+                    "largest_nbytes": largest,
+                }
+            )
+        for pointer in self.pointers():
+            rank, offset = at.place(pointer)
+            rows[rank]["keys"] += 1
+            units = window.word(rank, offset + at.SHAPE) & 0xFFFFFFFF
+            rows[rank]["nbytes"] += units * at.UNIT
+        return rows
+
     def _again(self, key_hash: int, on: int | None) -> list[Record]:
         """Read what has the hash now; its slot was met in a walk, and its block is gone."""
         while True:

@@ -6,7 +6,6 @@ suite, in which every operation is a switch point between simulated clients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 __all__ = ["Buffer", "Window"]
@@ -27,7 +26,7 @@ class Window(Protocol):
         The caller's rank, and the number of ranks.
     nbytes : int
         Bytes in each rank's segment.
-    direct : sequence of bool
+    direct : list of bool
         Whether the segment of that rank is mapped here, so that a second small read is cheaper
         than a longer first one.
     """
@@ -35,7 +34,7 @@ class Window(Protocol):
     rank: int
     size: int
     nbytes: int
-    direct: Sequence[bool]
+    direct: list[bool]
 
     def word(self, rank: int, offset: int) -> int:
         """Read one unsigned 64-bit word, whole."""

@@ -51,7 +51,9 @@ def test_identity_inside_a_tuple_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [(1, 1.0), (1, True), (0.0, -0.0), ("a", b"a"), ((1,), 1), ((1,), (True,))]
 )
-def test_equal_objects_with_different_pickles_are_different_keys(one: object, other: object) -> None:
+def test_equal_objects_with_different_pickles_are_different_keys(
+    one: object, other: object
+) -> None:
     for _ in range(2):  # a second time from the cache
         assert encode_key(one) != encode_key(other)
 
