@@ -15,7 +15,7 @@ from alamo_mpi.core.access import AccessTarget, DataAccess
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.inference import infer
-from alamo_mpi.runtime.prepare import Call
+from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Accesses, AsyncDict, Task, _Compiled, _Function, default_timeout
 
 if TYPE_CHECKING:
@@ -204,9 +204,7 @@ class Batch:
                 f"{task!r} belongs to another batch: get its result first, and pass that"
             )
         if isinstance(task, _Compiled):
-            raise TypeError(
-                f"{task!r} is a compiled task: pass the subtask whose result is meant"
-            )
+            raise TypeError(f"{task!r} is a compiled task: pass the subtask whose result is meant")
         return task
 
     def compile(
@@ -299,7 +297,11 @@ class Batch:
         else:
             assert isinstance(task, _Function)
             tasks, graph = (task,), None
-        calls = [Call(each._uid, each._function, each._arguments) for each in tasks]
+        calls = Calls(
+            [each._uid for each in tasks],
+            [each._function for each in tasks],
+            [each._arguments for each in tasks],
+        )
         inputs = self._inputs(task, tasks)
         submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)
         for index, each in enumerate(tasks):
@@ -426,7 +428,9 @@ class Batch:
             self._manager.abandon(live)
 
     def __repr__(self) -> str:
-        return f"<{self._live}, {self.num_workers} workers, {self._live.scheduler.unfinished} tasks>"
+        return (
+            f"<{self._live}, {self.num_workers} workers, {self._live.scheduler.unfinished} tasks>"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(

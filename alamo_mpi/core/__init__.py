@@ -1,1 +1,1 @@
-"""Decisions, without I/O: hazards, graph, scheduler, placement, life cycle.  Standard library only."""
+"""Decisions without I/O: hazards, graph, scheduler, life cycle.  Standard library only."""

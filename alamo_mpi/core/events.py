@@ -45,10 +45,10 @@ class Failed(NamedTuple):
 
 
 class Progressed(NamedTuple):
-    """The next `count` tasks of a chunk have ended."""
+    """The next `ended` tasks of a chunk have ended."""
 
     chunk: int
-    count: int
+    ended: int
     #: Offset from the first of these tasks -> how it failed.  All others are done.
     failures: Mapping[int, Failed]
     #: Offset -> bytes of a result that stays on the worker.
@@ -104,10 +104,10 @@ class Settled(NamedTuple):
 
 
 class Unrun(NamedTuple):
-    """A task will not be run: `state` is SKIPPED, with the failed task at the root, or CANCELLED."""
+    """A task will not be run: SKIPPED, with the failed task at the root, or CANCELLED."""
 
     program: Program
-    index: int
+    task: int
     state: State
     root: tuple[Program, int] | None
 

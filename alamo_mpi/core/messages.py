@@ -139,16 +139,16 @@ class Stop(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """This worker will send nothing more."""
+    """The last message of a worker."""
 
     busy_seconds: float
 
 
 class Progress(NamedTuple):
-    """The next ``count`` tasks of a chunk have ended, in the chunk's order."""
+    """The next ``ended`` tasks of a chunk have ended, in the chunk's order."""
 
     chunk: int
-    count: int
+    ended: int
     #: Payload of each result; None if every result is None.  Of a failed task: None.
     results: list[Payload] | None
     #: offset from the first task of this message -> why it has no result.

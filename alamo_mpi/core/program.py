@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.placement import ReadySet
@@ -44,6 +44,7 @@ class Program:
         "homes",
         "kinds",
         "ntasks",
+        "owner",
         "pid",
         "queued",
         "ready",
@@ -71,6 +72,8 @@ class Program:
             graph = Graph.independent(ntasks)
         self.graph = graph
         self.externals = externals
+        #: For whoever submitted it, to find its own view again; the scheduler never looks at it.
+        self.owner: Callable[[], object] | None = None
         #: Number of tasks in no final state.
         self.remaining = ntasks
         #: Task -> the task at the root, for tasks that a failure reached (RAW).

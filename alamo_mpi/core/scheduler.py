@@ -27,7 +27,6 @@ from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.events import (
     Command,
     Event,
-    Failed,
     Finished,
     Interrupted,
     Progressed,
@@ -37,7 +36,6 @@ from alamo_mpi.core.events import (
     Submitted,
     TailReturned,
     Terminated,
-    Ticked,
     Unrun,
 )
 from alamo_mpi.core.hazards import Hazard
@@ -50,6 +48,7 @@ __all__ = ["Scheduler"]
 _RAW = int(Hazard.RAW)
 _WAITING = int(State.WAITING)
 _READY = int(State.READY)
+_VALUE = int(Hazard.VALUE)
 _RUNNING = int(State.RUNNING)
 _DONE = int(State.DONE)
 _DONE_BYTE = bytes([State.DONE])
@@ -157,8 +156,8 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Number of chunks on workers."""
-        return len(self._chunks)
+        """Number of answers that workers owe: chunks under way, and recalls."""
+        return len(self._chunks) + sum(worker.recalled for worker in self._workers.values())
 
     # Events -----------------------------------------------------------------------------------
 
@@ -185,11 +184,11 @@ class Scheduler:
 
     def _progressed(self, event: Progressed) -> None:
         chunk = self._chunks.get(event.chunk)
-        if chunk is None or event.count > chunk.size - chunk.done:
+        if chunk is None or event.ended > chunk.size - chunk.done:
             raise InternalError(f"{event} does not fit the chunks on the workers: {self._chunks}")
         for kind, (count, seconds) in event.seconds.items():
             self._durations.observe(kind, count, seconds)
-        for program, indices, offset in chunk.advance(event.count):
+        for program, indices, offset in chunk.advance(event.ended):
             self._commands.append(Settled(program, indices, offset, chunk.rank))
             if program.graph is None and not event.failures and not program.watchers:
                 self._settle_all(program, indices)

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from alamo_mpi.core.access import Hazard
 
@@ -90,10 +90,11 @@ class _Waiting:
             found[self.join] = found.get(self.join, 0) | hazard
         if once and once[-1] > after:
             found[once[-1]] = found.get(once[-1], 0) | hazard
-        for task in fresh[bisect_right(fresh, after) :]:
-            found[task] = found.get(task, 0) | hazard
-        once += fresh
-        fresh.clear()
+        if fresh:
+            for task in fresh[bisect_right(fresh, after) :]:
+                found[task] = found.get(task, 0) | hazard
+            once += fresh
+            fresh.clear()
 
 
 class _Below(_Waiting):
@@ -117,11 +118,6 @@ class _Below(_Waiting):
             _WAW: ordered & (_RAW | _WAR) == _RAW | _WAR,
             _RAR: True,
         }[hazard]
-
-    def enter(self, task: int, node: _Node) -> None:
-        """Enter an access of `task` at `node`."""
-        self.fresh.append(task)
-        self.nodes.append(node)
 
     def take(self, after: int, found: dict[int, int], joins: Joins) -> None:
         """Put the entries younger than task `after` among `found`; forget the others.
@@ -151,13 +147,13 @@ class _Below(_Waiting):
 
     def _covered(self, task: int, node: _Node) -> bool:
         """Whether a younger entry, at `node` or between it and the owner, stands for this one."""
-        for above in node.upwards():
-            if above is self.owner:
-                return False
+        above: _Node | None = node
+        while above is not None and above is not self.owner:
             if (self.by_write and above.last_write > task) or (
                 self.by_read and above.last_read > task
             ):
                 return True
+            above = above.parent
         return False
 
 
@@ -178,13 +174,6 @@ class _Node:
         self.writes: _Waiting | None = None
         #: By hazard, what was accessed below; empty for a node with nothing below.
         self.below: dict[int, _Below] = {}
-
-    def upwards(self) -> Iterator[_Node]:
-        """Iterate over this node and those above it."""
-        node: _Node | None = self
-        while node is not None:
-            yield node
-            node = node.parent
 
     def latest(self) -> tuple[int, int]:
         """Return the latest read and the latest write at this node or above it."""
@@ -207,11 +196,13 @@ class _Node:
                 self._take_writes(found, joins)
             elif last_write >= 0:
                 found[last_write] = found.get(last_write, 0) | _RAW
-            self._take_below(_RAW, last_write if ordered & _WAW else -1, found, joins)
+            if self.below:
+                self.below[_RAW].take(last_write if ordered & _WAW else -1, found, joins)
         if ordered & _RAR:
             if last_read >= 0:
                 found[last_read] = found.get(last_read, 0) | _RAR
-            self._take_below(_RAR, last_read, found, joins)
+            if self.below:
+                self.below[_RAR].take(last_read, found, joins)
 
     def take_write(self, found: dict[int, int], joins: Joins) -> None:
         """Put among `found` what a write here must come after."""
@@ -225,28 +216,30 @@ class _Node:
             elif last_read > done:
                 found[last_read] = found.get(last_read, 0) | _WAR
                 done = last_read
-            self._take_below(_WAR, done, found, joins)
+            if self.below:
+                self.below[_WAR].take(done, found, joins)
         if ordered & _WAW:
             done = last_write
             if ordered & _RAW and ordered & _WAR and last_read > last_write:
                 done = last_read  # that read comes after the write, and this one after that read
             elif last_write >= 0:
                 found[last_write] = found.get(last_write, 0) | _WAW
-            self._take_below(_WAW, done, found, joins)
+            if self.below:
+                self.below[_WAW].take(done, found, joins)
 
     def _take_reads(self, after: int, found: dict[int, int], joins: Joins) -> None:
-        for node in self.upwards():
+        node: _Node | None = self
+        while node is not None:
             if node.reads is not None:
                 node.reads.take(after, found, joins)
+            node = node.parent
 
     def _take_writes(self, found: dict[int, int], joins: Joins) -> None:
-        for node in self.upwards():
+        node: _Node | None = self
+        while node is not None:
             if node.writes is not None:
                 node.writes.take(-1, found, joins)
-
-    def _take_below(self, hazard: int, after: int, found: dict[int, int], joins: Joins) -> None:
-        if self.below:
-            self.below[hazard].take(after, found, joins)
+            node = node.parent
 
     def enter_read(self, task: int) -> None:
         """Remember a read of `task` here."""
@@ -275,7 +268,8 @@ class _Node:
         while above is not None:
             for hazard, waiting in above.below.items():
                 if hazards & hazard:
-                    waiting.enter(task, self)
+                    waiting.fresh.append(task)
+                    waiting.nodes.append(self)
             above = above.parent
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -33,7 +34,7 @@ class CallbackQueue:
 
     def __init__(
         self,
-        lock: threading.RLock,  # type: ignore[valid-type]
+        lock: contextlib.AbstractContextManager[object],
         value_of: Callable[[Submission, int], object],
         on_over: Callable[[Submission], None],
     ) -> None:

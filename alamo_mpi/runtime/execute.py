@@ -29,7 +29,7 @@ RIDES_NBYTES = 1 << 16
 _NOTHING = (b"", b"")
 
 
-class Interruption(BaseException):  # noqa: N818 - never seen by users; a task that swallows it goes on
+class Interruption(BaseException):
     """Raised inside a task that is to be given up, at its next bytecode."""
 
 
@@ -164,7 +164,7 @@ class Executor:
                     failed[position] = roots[0]
                     report.add_more(None, Failure("", "", "", None, roots[0]), 0, None)
                     continue
-            following = kinds if type(kinds) is int else kinds[position]
+            following = kinds if isinstance(kinds, int) else kinds[position]
             if following != kind:
                 kind, function = following, self._functions.get(following)
                 report.turn_to(kind)
@@ -213,9 +213,7 @@ class Executor:
             filled[at] = unpack(payload, self.buffers.find)
         return filled
 
-    def _done(
-        self, result: Any, output: tuple[bytes, bytes], run: Run, position: int
-    ) -> bool:
+    def _done(self, result: Any, output: tuple[bytes, bytes], run: Run, position: int) -> bool:
         """Report a result that needs care; return whether it could be packed."""
         uid = _uid(run, position)
         try:
@@ -231,9 +229,7 @@ class Executor:
         if wanted or nbytes > RIDES_NBYTES:
             self.kept.put(uid, "result", payload)
         kept = nbytes if nbytes > RIDES_NBYTES else 0
-        self._report.add_more(
-            None if kept else payload, None, kept, self._streams(output, uid)
-        )
+        self._report.add_more(None if kept else payload, None, kept, self._streams(output, uid))
         return True
 
     def _failed(self, error: BaseException, run: Run, position: int) -> None:
@@ -262,9 +258,7 @@ def _uid(run: Run, position: int) -> int:
     return run.uids + position if isinstance(run.uids, int) else run.uids[position]
 
 
-def _sole_owner(
-    result: Any, references: int
-) -> Callable[[memoryview], pickle.PickleBuffer]:
+def _sole_owner(result: Any, references: int) -> Callable[[memoryview], pickle.PickleBuffer]:
     """Return how to place the buffers of a result: as they are, if nobody else can change them.
 
     An array that owns its data and that only we refer to (the caller's variable and the argument

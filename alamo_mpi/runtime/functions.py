@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from alamo_mpi.runtime.packing import dumps
@@ -48,8 +48,8 @@ class FunctionTable:
     def __init__(self) -> None:
         self.definitions: list[bytes] = [b""]
         self._numbers: dict[bytes, int] = {}
-        #: id -> (weak reference, what it refers to, number or 0 when seen once).
-        self._seen: dict[int, tuple[weakref.ref[Any], list[Any], int]] = {}
+        #: By id of the function.
+        self._seen: dict[int, _Seen] = {}
 
     def number(self, function: Any, uses: int = 1) -> int:
         """Return the function's number, or `TRAVELS_WITH_TASK`.
@@ -66,33 +66,22 @@ class FunctionTable:
         SerializationError
             If it cannot be pickled.
         """
-        if not isinstance(function, (FunctionType, type, BuiltinFunctionType)):
-            return self._define(function) if uses > 1 else TRAVELS_WITH_TASK
-        if _importable(function):
-            refers: list[Any] | None = []
-        elif isinstance(function, FunctionType):
-            refers = _references(function)
-        else:
-            refers = None
-        if refers is None:
-            return self._define(function) if uses > 1 else TRAVELS_WITH_TASK
-        return self._remembered(function, refers, uses)
-
-    def _remembered(self, function: Any, refers: list[Any], uses: int) -> int:
         key = id(function)
-        known = self._seen.get(key)
-        again = False
-        if known is not None and known[0]() is function and _same(known[1], refers):
-            if known[2]:
-                return known[2]
-            again = True
-        # What is imported by name is used again as a rule, and short.
-        number = self._define(function) if again or uses > 1 or not refers else 0
+        seen = self._seen.get(key)
+        if seen is not None and seen.reference() is function and seen.unchanged():
+            if not seen.number:
+                seen.number = self._define(function)
+            return seen.number
+        frozen = _Frozen.of(function)
+        if frozen is None:
+            return self._define(function) if uses > 1 else TRAVELS_WITH_TASK
+        # What is imported by name is short, and used again as a rule.
+        number = self._define(function) if uses > 1 or frozen.importable else 0
         try:
             reference = weakref.ref(function, lambda _: self._seen.pop(key, None))
         except TypeError:
             return number or self._define(function)
-        self._seen[key] = (reference, refers, number)
+        self._seen[key] = _Seen(reference, frozen, number)
         return number
 
     def _define(self, function: Any) -> int:
@@ -102,6 +91,97 @@ class FunctionTable:
             number = self._numbers[pickled] = len(self.definitions)
             self.definitions.append(pickled)
         return number
+
+
+class _Seen:
+    """A function that was met before."""
+
+    __slots__ = ("_frozen", "number", "reference")
+
+    def __init__(self, reference: weakref.ref[Any], frozen: _Frozen, number: int) -> None:
+        self.reference = reference
+        self._frozen = frozen
+        #: 0 as long as it was met once.
+        self.number = number
+
+    def unchanged(self) -> bool:
+        return self._frozen.unchanged()
+
+
+class _Frozen:
+    """Everything that a function refers to, each thing immutable: proof that a pickle still holds.
+
+    What can be replaced is written down by place: variables of modules by name, closure cells, and
+    the parts of functions that can be assigned to.
+    """
+
+    __slots__ = ("_cells", "_functions", "_variables", "_visited", "importable")
+
+    def __init__(self) -> None:
+        self.importable = False
+        self._variables: list[tuple[dict[str, Any], str, Any]] = []
+        self._cells: list[tuple[CellType, Any]] = []
+        self._functions: list[tuple[FunctionType, CodeType, Any, Any]] = []
+        self._visited: set[int] = set()
+
+    @classmethod
+    def of(cls, function: Any) -> _Frozen | None:
+        """Return the proof for a callable; None if there is none."""
+        frozen = cls()
+        if isinstance(function, (FunctionType, type, BuiltinFunctionType)) and _importable(
+            function
+        ):
+            frozen.importable = True
+            return frozen
+        if isinstance(function, FunctionType) and frozen._add(function):
+            return frozen
+        return None
+
+    def unchanged(self) -> bool:
+        """Tell whether everything is still the same; cheap, as it is asked at every start."""
+        for scope, name, value in self._variables:
+            if scope.get(name, _MISSING) is not value:
+                return False
+        for function, code, defaults, keywords in self._functions:
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ != keywords
+            ):
+                return False
+        return all(cell.cell_contents is value for cell, value in self._cells)
+
+    def _add(self, value: Any) -> bool:
+        """Take in something that is referred to; false if it could change unseen."""
+        if type(value) in _FROZEN:
+            return True
+        if type(value) is tuple:
+            return all(self._add(each) for each in value)
+        if isinstance(value, type):
+            return _importable(value)
+        return isinstance(value, FunctionType) and self._add_function(value)
+
+    def _add_function(self, function: FunctionType) -> bool:
+        if id(function) in self._visited or _importable(function):
+            return True
+        self._visited.add(id(function))
+        keywords = function.__kwdefaults__
+        self._functions.append(
+            (function, function.__code__, function.__defaults__, keywords and dict(keywords))
+        )
+        scope = function.__globals__
+        names = _names(function.__code__)
+        self._variables += [(scope, name, scope.get(name, _MISSING)) for name in names]
+        parts = [scope[name] for name in names if name in scope]
+        parts += function.__defaults__ or ()
+        parts += (keywords or {}).values()
+        try:
+            cells = [(cell, cell.cell_contents) for cell in function.__closure__ or ()]
+        except ValueError:  # a cell that is not filled yet
+            return False
+        self._cells += cells
+        parts += [value for _, value in cells]
+        return not function.__dict__ and all(self._add(part) for part in parts)
 
 
 def _importable(function: Any) -> bool:
@@ -115,49 +195,7 @@ def _importable(function: Any) -> bool:
     return found is function
 
 
-def _same(one: list[Any], other: list[Any]) -> bool:
-    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
-
-
-def _references(function: FunctionType) -> list[Any] | None:
-    """List everything a function by value refers to, None if some of it could change unseen."""
-    found: list[Any] = []
-    return found if _collect(function, found, set()) else None
-
-
-def _collect(value: Any, found: list[Any], visited: set[int]) -> bool:
-    if type(value) in _FROZEN:
-        found.append(value)
-        return True
-    if type(value) is tuple:
-        return all(_collect(each, found, visited) for each in value)
-    if isinstance(value, type):
-        found.append(value)
-        return _importable(value)
-    if not isinstance(value, FunctionType):
-        return False
-    if id(value) in visited:
-        return True
-    visited.add(id(value))
-    found.append(value.__code__)
-    if _importable(value):
-        return True
-    if value.__dict__:
-        return False
-    names = _names(value.__code__)
-    scope = value.__globals__
-    found.extend(names)
-    parts: list[Any] = [scope[name] for name in names if name in scope]
-    parts.extend(value.__defaults__ or ())
-    for name, default in (value.__kwdefaults__ or {}).items():
-        parts.extend((name, default))
-    try:
-        parts.extend(cell.cell_contents for cell in value.__closure__ or ())
-    except ValueError:  # a cell that is not filled yet
-        return False
-    return all(_collect(part, found, visited) for part in parts)
-
-
+_MISSING = object()
 _NAMES: weakref.WeakKeyDictionary[CodeType, tuple[str, ...]] = weakref.WeakKeyDictionary()
 
 

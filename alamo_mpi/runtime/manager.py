@@ -56,12 +56,13 @@ from alamo_mpi.runtime.callbacks import CallbackQueue
 from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.functions import FunctionTable
-from alamo_mpi.runtime.local import local_worker
+from alamo_mpi.runtime.local import LocalOutput, local_worker
 from alamo_mpi.runtime.packing import unpack
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.roster import LiveBatch, Roster
 from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.worker import Worker
 
 __all__ = ["Manager"]
 
@@ -97,10 +98,8 @@ class Manager:
         self.roster = Roster(workers)
         functions, self._blobs = FunctionTable(), BlobTable()
         self.preparer = Preparer(functions, self._blobs)
-        #: Every submission that somebody can still ask about.
-        self._submissions: weakref.WeakValueDictionary[int, Submission] = (
-            weakref.WeakValueDictionary()
-        )
+        #: Every unfinished submission by program number.
+        self._submissions: dict[int, Submission] = {}
         self._composer = Composer(functions, self._blobs, self._submissions)
         self._callbacks = CallbackQueue(self.lock, self._value_for_callback, self._over)
         self._live_of: dict[int, LiveBatch] = {}
@@ -114,9 +113,10 @@ class Manager:
         self._stopped: dict[int, float] = {}
         self._ticked = 0.0
         self._killed = False
-        self._local, self._output = (
-            local_worker(self._transport.send, self.turn) if world.size == 1 else (None, None)
-        )
+        self._local: Worker | None = None
+        self._output: LocalOutput | None = None
+        if world.size == 1:
+            self._local, self._output = local_worker(self._transport.send, self.turn)
         self._driver = Driver(self.turn, self._is_busy)
 
     # For clients ------------------------------------------------------------------------------
@@ -150,6 +150,8 @@ class Manager:
             now = submission.submitted = time.perf_counter()
             program = submission.program
             self._submissions[program.pid] = live.submissions[program.pid] = submission
+            # Weak, so that a submission is freed as soon as no task of it is held.
+            program.owner = weakref.ref(submission)
             self._live_of[program.pid] = live
             for entries in submission.inputs.values():
                 for _, producer, there in entries:
@@ -350,7 +352,7 @@ class Manager:
                     self._callbacks.settled(submission, index)
 
     def _unrun(self, live: LiveBatch, command: Unrun) -> None:
-        submission, index = live.submissions[command.program.pid], command.index
+        submission, index = live.submissions[command.program.pid], command.task
         if command.state == State.SKIPPED:
             self._note_root(submission, index)
         if live.recorder is not None:
@@ -361,7 +363,10 @@ class Manager:
 
     def _note_root(self, submission: Submission, index: int) -> None:
         program, root = submission.program.doomed[index]
-        submission.roots[index] = self._submissions[program.pid], root
+        owner = program.owner() if program.owner is not None else None
+        # Whoever depends on a task holds it, so its submission cannot be gone.
+        assert isinstance(owner, Submission)
+        submission.roots[index] = owner, root
 
     def _free_inputs(self, submission: Submission, index: int) -> None:
         """Free what a task needed and no other task needs."""
@@ -373,8 +378,8 @@ class Manager:
             producer.wanted[there] -= 1
             if not producer.wanted[there]:
                 del producer.wanted[there]
-                rank = producer.homes.pop(there, None)
-                if rank is not None and (there not in producer.kept or there in producer.values):
+                rank = producer.homes.pop(there, -1)
+                if rank >= 0 and (there not in producer.kept or there in producer.values):
                     self._send(rank, Forget([], [(producer.uids[there], "result")]))
 
     def _free_with(self, submission: Submission) -> None:
@@ -389,7 +394,9 @@ class Manager:
                     if isinstance(data, int):
                         unreachable.append((rank, (uids[index], what)))
 
-        weakref.finalize(submission, free).atexit = False
+        # At the end of the program the workers go, and what they keep with them.
+        finalizer = weakref.finalize(submission, free)
+        finalizer.atexit = False
 
     def _finished(self, live: LiveBatch, submission: Submission) -> None:
         self._callbacks.finished(submission)
@@ -397,8 +404,9 @@ class Manager:
             self._over(submission)
 
     def _over(self, submission: Submission) -> None:
-        live = self._live_of.pop(submission.program.pid)
-        del live.submissions[submission.program.pid]
+        pid = submission.program.pid
+        live = self._live_of.pop(pid)
+        del live.submissions[pid], self._submissions[pid]
         self._release_if_over(live)
 
     def _value_for_callback(self, submission: Submission, index: int) -> Any:
@@ -511,7 +519,7 @@ def _progressed(message: Progress) -> Progressed:
     failures: Mapping[int, Failed] = {}
     if message.failures:
         failures = {at: _how(failure.root) for at, failure in message.failures.items()}
-    return Progressed(message.chunk, message.count, failures, message.kept, message.seconds)
+    return Progressed(message.chunk, message.ended, failures, message.kept, message.seconds)
 
 
 def _how(root: int) -> Failed:

@@ -19,15 +19,15 @@ from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK, FunctionTable, name_o
 from alamo_mpi.runtime.packing import is_atomic, pack
 from alamo_mpi.runtime.submission import Submission
 
-__all__ = ["Call", "Preparer"]
+__all__ = ["Calls", "Preparer"]
 
 
-class Call(NamedTuple):
-    """One function task."""
+class Calls(NamedTuple):
+    """Function tasks that are started together, in list order; column by column, to be quick."""
 
-    uid: int
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    uids: list[int]
+    functions: list[Callable[..., Any]]
+    arguments: list[tuple[Any, ...]]
 
 
 class Preparer:
@@ -46,13 +46,13 @@ class Preparer:
 
     def submission(
         self,
-        calls: Sequence[Call],
+        calls: Calls,
         graph: Graph | None,
         inputs: dict[int, list[tuple[int, Submission | None, int]]],
         *,
         record: bool,
     ) -> Submission:
-        """Number the functions and pack the arguments of tasks that are started together.
+        """Make the submission of tasks that are started together: number, and pack.
 
         Parameters
         ----------
@@ -70,7 +70,7 @@ class Preparer:
         SerializationError
             Naming the task whose function or argument cannot be pickled; nothing was submitted.
         """
-        kinds = self._number(calls)
+        kinds, names = self._number(calls)
         blobs: dict[int, list[int]] = {}
         try:
             arguments = self._pack_all(calls, kinds, inputs, blobs)
@@ -88,11 +88,9 @@ class Preparer:
         alike: int | list[int] = kinds
         if kinds and kinds.count(kinds[0]) == len(kinds):
             alike = kinds[0]
-        program = Program(self._started, alike, len(calls), graph, externals, record=record)
+        program = Program(self._started, alike, len(kinds), graph, externals, record=record)
         self._started += 1
-        uids = _compact([call.uid for call in calls])
-        names = [name_of(call.function) for call in calls]
-        submission = Submission(program, uids, names, arguments)
+        submission = Submission(program, _compact(calls.uids), names, arguments)
         submission.blobs = blobs
         for index, entries in inputs.items():
             # A function that travels with its task stands in front of the arguments.
@@ -103,53 +101,56 @@ class Preparer:
             ]
         return submission
 
-    def _number(self, calls: Sequence[Call]) -> list[int]:
-        if len(calls) == 1:
-            return [self._number_one(calls[0], 1)]
-        uses = Counter(id(call.function) for call in calls)
+    def _number(self, calls: Calls) -> tuple[list[int], list[str]]:
+        """Return the number and the name of each task's function."""
+        keys = list(map(id, calls.functions))
+        uses = Counter(keys)
         numbers: dict[int, int] = {}
-        for call in calls:
-            key = id(call.function)
-            if key not in numbers:
-                numbers[key] = self._number_one(call, uses[key])
-        return [numbers[id(call.function)] for call in calls]
-
-    def _number_one(self, call: Call, uses: int) -> int:
-        try:
-            return self._functions.number(call.function, uses)
-        except SerializationError as error:
-            raise _named(error, call, "its function") from error.__cause__
+        names: dict[int, str] = {}
+        for index, (key, function) in enumerate(zip(keys, calls.functions, strict=True)):
+            if key in numbers:
+                continue
+            try:
+                numbers[key] = self._functions.number(function, uses[key])
+            except SerializationError as error:
+                raise _named(error, calls, index, "its function") from error.__cause__
+            names[key] = name_of(function)
+            if len(uses) == 1:
+                return [numbers[key]] * len(keys), [names[key]] * len(keys)
+        return [numbers[key] for key in keys], [names[key] for key in keys]
 
     def _pack_all(
         self,
-        calls: Sequence[Call],
+        calls: Calls,
         kinds: list[int],
         inputs: dict[int, list[tuple[int, Submission | None, int]]],
         blobs: dict[int, list[int]],
     ) -> list[Any]:
         met: dict[tuple[int, int], tuple[int, memoryview]] = {}
         packed: list[Any] = []
-        for index, (call, kind) in enumerate(zip(calls, kinds, strict=True)):
-            values = call.arguments
+        for index, (values, kind) in enumerate(zip(calls.arguments, kinds, strict=True)):
             if index in inputs:
                 # The result takes its place on the worker.
                 holes = {at for at, _, _ in inputs[index]}
                 values = tuple(None if at in holes else v for at, v in enumerate(values))
             if kind == TRAVELS_WITH_TASK:
-                values = (call.function, *values)
+                values = (calls.functions[index], *values)
             elif is_atomic(values):
                 packed.append(values)
                 continue
             used: list[int] = []
             blobs[index] = used
-            packed.append(self._pack(call, values, met, used))
+            try:
+                packed.append(self._pack(values, met, used))
+            except SerializationError as error:
+                what = "its function or an argument"
+                raise _named(error, calls, index, what) from error.__cause__
             if not used:
                 del blobs[index]
         return packed
 
     def _pack(
         self,
-        call: Call,
         values: tuple[Any, ...],
         met: dict[tuple[int, int], tuple[int, memoryview]],
         used: list[int],
@@ -159,17 +160,14 @@ class Preparer:
             used.append(number)
             return number
 
-        try:
-            return pack(values, place)
-        except SerializationError as error:
-            raise _named(error, call, "its function or an argument") from error.__cause__
+        return pack(values, place)
 
 
-def _named(error: SerializationError, call: Call, what: str) -> SerializationError:
-    name = name_of(call.function)
+def _named(error: SerializationError, calls: Calls, index: int, what: str) -> SerializationError:
+    uid, name = calls.uids[index], name_of(calls.functions[index])
     return SerializationError(
-        f"Task {call.uid} {name!r} was not started: {what} cannot travel to a worker: {error}",
-        uid=call.uid,
+        f"Task {uid} {name!r} was not started: {what} cannot travel to a worker: {error}",
+        uid=uid,
         task_name=name,
     )
 

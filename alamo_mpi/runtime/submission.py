@@ -56,6 +56,7 @@ class Submission:
     """
 
     __slots__ = (
+        "__weakref__",
         "_uid_index",
         "arguments",
         "blobs",
@@ -63,7 +64,6 @@ class Submission:
         "callback_errors",
         "callbacks",
         "callbacks_left",
-        "__weakref__",
         "failures",
         "homes",
         "inputs",
