@@ -16,6 +16,7 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
+from alamo_mpi import session
 from alamo_mpi.core.access import CommunicationDomain, CommunicationObject
 from alamo_mpi.core.dictionary import Descriptor, Dictionary, create
 from alamo_mpi.core.keyhash import Encoded
@@ -116,6 +117,8 @@ class DDict(MutableMapping[K, V]):
         timeout: float | None = None,
         near: Placement = None,
     ) -> None:
+        if not pool.exists():
+            session.init()  # on ranks >= 1 of a plain `mpiexec python app.py` this does not return
         home = pool.current()
         if isinstance(near, int) and not 0 <= near < home.size:
             raise ValueError(f"near={near} is not a rank of this program of {home.size} ranks.")
@@ -134,6 +137,7 @@ class DDict(MutableMapping[K, V]):
         self._wait = bool(wait)
         self._timeout = timeout
         self._near = near
+        self._cursor: Iterator[Record] | None = None  #: where `popitem` goes on
 
     def __reduce__(self) -> tuple[object, ...]:
         return _attached, (
@@ -144,7 +148,7 @@ class DDict(MutableMapping[K, V]):
             self._near,
         )
 
-    # -- single keys --------------------------------------------------------------------------------
+    # -- single keys ----------------------------------------------------------
 
     def __getitem__(self, key: K) -> V:
         """Return a copy of the value.
@@ -256,14 +260,23 @@ class DDict(MutableMapping[K, V]):
 
     def popitem(self) -> tuple[K, V]:
         """Delete some key and return it with its value; `KeyError` if there is none."""
-        for record in self._table.records():
-            key = load_key(record.key)
-            taken = self._take(encode(key))
-            if taken is not None:
-                return key, load_value(taken)
+        resumed = self._cursor is not None
+        while True:
+            # Where the last call has stopped: what lies before has been emptied.
+            if self._cursor is None:
+                self._cursor = self._table.records()
+            for record in self._cursor:
+                key = load_key(record.key)
+                taken = self._take(encode(key))
+                if taken is not None:
+                    return key, load_value(taken)
+            self._cursor = None
+            if not resumed:
+                break
+            resumed = False
         raise KeyError("popitem(): dictionary is empty")
 
-    # -- synchronisation ----------------------------------------------------------------------------
+    # -- synchronisation ----------------------------------------------------------
 
     def fetch_add(self, key: K, delta: Any = 1, default: Any = 0) -> Any:
         """Add to a value and return what it was, atomically.
@@ -359,7 +372,7 @@ class DDict(MutableMapping[K, V]):
             self._pool.window.progress()
             backoff.pause(1e-3)
 
-    # -- many keys ----------------------------------------------------------------------------------
+    # -- many keys ----------------------------------------------------------
 
     def __len__(self) -> int:
         """Return the number of keys; reads one word of each rank."""
@@ -399,7 +412,10 @@ class DDict(MutableMapping[K, V]):
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> DDict[K, Any]:
         """Make a dictionary in which every key has the same value."""
-        return cls((key, value) for key in keys)
+        made = cls()
+        for key in keys:
+            made[key] = value
+        return made
 
     def __or__(self, other: object) -> DDict[K, V]:
         if not isinstance(other, Mapping):
@@ -420,7 +436,7 @@ class DDict(MutableMapping[K, V]):
         """Return the values of several keys in their order; errors as ``d[key]``."""
         return [self[key] for key in keys]
 
-    # -- placement ----------------------------------------------------------------------------------
+    # -- placement ----------------------------------------------------------
 
     def _place(self, key: K) -> int | None:
         near = self._near
@@ -450,7 +466,7 @@ class DDict(MutableMapping[K, V]):
         """Return the number of values in this rank's memory; reads the whole index."""
         return sum(1 for _ in self._table.pointers(on=self._pool.rank))
 
-    # -- the dictionary as a whole --------------------------------------------------------------------
+    # -- the dictionary as a whole ----------------------------------------------------------
 
     def freeze(self) -> None:
         """Refuse all writes, by every client, until `unfreeze`; takes time for each key."""
@@ -507,7 +523,7 @@ class DDict(MutableMapping[K, V]):
     def __repr__(self) -> str:
         return f"<DDict {self._descriptor.uid:x} on {self._pool.size} ranks>"
 
-    # -- as a communication object ----------------------------------------------------------------------
+    # -- as a communication object ----------------------------------------------------------
 
     def communication_object(self) -> CommunicationObject:
         """Return what stands for this dictionary in the accesses of tasks."""

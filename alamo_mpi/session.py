@@ -98,9 +98,11 @@ def init() -> Session:
 def _start_program() -> Session:
     from alamo_mpi.mpi.launcher import check_singleton
     from alamo_mpi.mpi.world import World, unlink_shared_memory
+    from alamo_mpi.runtime.pool import open_pool
 
     world = World()
     check_singleton(world.size)
+    open_pool(world)
     # The job is ours: whatever kills it, MPICH's shared memory must not outlive it.
     unlink_shared_memory()
     if world.rank > 0:
@@ -216,10 +218,12 @@ class serve:  # noqa: N801 - a context manager, used like a function
     def __enter__(self) -> Session:
         frame = check_caller(sys._getframe(1))
         from alamo_mpi.mpi.world import World
+        from alamo_mpi.runtime.pool import open_pool
 
         with _process.lock:
             self._check_free()
             world = World(self._comm)
+            open_pool(world)
             if world.rank == 0:
                 self._session = _process.session = _open(world)
                 return self._session

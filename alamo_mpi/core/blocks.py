@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from alamo_mpi.errors import DDictFullError
+
 from . import layout as at
 from .window import Buffer, Window
 
@@ -195,7 +196,7 @@ class Allocator:
         self._window.write(self._window.rank, 0, bytes(at.UNIT))
         self._window.write_word(self._window.rank, at.MARK, 1)
 
-    # -- blocks ---------------------------------------------------------------------------------
+    # -- blocks ----------------------------------------------------------
 
     def write_block(
         self,
@@ -328,7 +329,7 @@ class Allocator:
             count += 1
         return count
 
-    # -- ranges ---------------------------------------------------------------------------------
+    # -- ranges ----------------------------------------------------------
 
     def allocate(self, units: int, on: int | None = None) -> int:
         """Return the address of `units` free units: in arena `on`, else here, else anywhere.
@@ -452,7 +453,7 @@ class Allocator:
             self._release(arena, start, units)
         self._publish()
 
-    # -- figures --------------------------------------------------------------------------------
+    # -- figures ----------------------------------------------------------
 
     @property
     def managed_nbytes(self) -> int:

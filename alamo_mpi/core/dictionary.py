@@ -180,7 +180,7 @@ class Dictionary(Table):
                 if self._swap(bucket, found.slot, found.pointer, 0):
                     self.add_to_count(key_hash % self.nshards, -1)
 
-    # -- all buckets at once ----------------------------------------------------------------------
+    # -- all buckets at once ----------------------------------------------------------
 
     def seal(self) -> None:
         """Refuse all writes until `unseal`; pages are made for shards that have none."""

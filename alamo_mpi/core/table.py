@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from alamo_mpi.errors import DDictDestroyedError, DDictFrozenError, DDictFullError, InternalError
+
 from . import layout as at
 from .blocks import Allocator
 from .records import Record, Records
@@ -81,7 +82,7 @@ class Table:
         self._pages: list[dict[int, int]] = [{} for _ in range(nshards)]
         self._depth = [0] * nshards
 
-    # -- reading --------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------
 
     def get(self, key_hash: int, key: bytes) -> Record | None:
         """Return the value of a key, or None.  Lock-free; two or three reads."""
@@ -148,7 +149,7 @@ class Table:
             if level > self._depth[shard]:
                 self._depth[shard] = level
 
-    # -- writing --------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------
 
     def put(
         self,
@@ -276,7 +277,7 @@ class Table:
             slot = _match(words, key_hash, slot + 2)
         return 0
 
-    # -- under the lock of a bucket ---------------------------------------------------------------
+    # -- under the lock of a bucket ----------------------------------------------------------
 
     def _insert(self, bucket: Bucket, key_hash: int, key: bytes, pointer: int) -> bool:
         """Fill a free slot, unless the key has come meanwhile; False: look again."""
@@ -390,7 +391,7 @@ class Table:
             self.window.pause(self._attempts)
             self._attempts += 1
 
-    # -- shards -----------------------------------------------------------------------------------
+    # -- shards ----------------------------------------------------------
 
     def root_word(self, shard: int) -> tuple[int, int]:
         """Return rank and offset of the word that holds the shard's root page."""

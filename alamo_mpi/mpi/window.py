@@ -24,6 +24,7 @@ import numpy as np
 from mpi4py import MPI
 
 from alamo_mpi.core.window import Buffer
+from alamo_mpi.mpi.buffers import Buffers
 
 __all__ = ["MpiWindow"]
 
@@ -74,8 +75,11 @@ class MpiWindow:
         self._arrays = [None if m is None else np.frombuffer(m, np.uint8) for m in self._maps]
         self._words = [None if m is None else m.cast("Q") for m in self._maps]
         self.direct = [m is not None for m in self._maps]
+        self._buffers = Buffers()
+        # One rank alone needs no atomics: its own changes are made one at a time (`Pool.lock`).
+        self._alone = self._words[0] if self.size == 1 else None
 
-    # -- set-up and end -----------------------------------------------------------------------------
+    # -- set-up and end ----------------------------------------------------------
 
     def _map(self) -> list[memoryview | None]:
         """Map the memory of ranks on this host, and make sure that it is theirs; collective."""
@@ -88,7 +92,7 @@ class MpiWindow:
         ours.Free()
         everyone.Free()
         local.Free()
-        own = memoryview(self._win.tomemory()).cast("B")
+        own = memoryview(self._win.tomemory()).cast("B")  # type: ignore[arg-type]
         own.cast("Q")[_PROBE // 8] = self.rank + 1
         self._win.Sync()
         self._comm.Barrier()
@@ -105,13 +109,14 @@ class MpiWindow:
             memory, _ = self._win.Shared_query(rank)
         except MPI.Exception:
             return None  # Open MPI maps only windows from Win.Allocate_shared
-        segment = memoryview(memory).cast("B")
+        segment = memoryview(memory).cast("B")  # type: ignore[arg-type]
         return segment if len(segment) == self.nbytes else None
 
     def free(self) -> None:
         """Give the memory back; collective, after the last operation of every rank."""
         if self._win == MPI.WIN_NULL:
             return
+        self._alone = None
         self._arrays = []
         for views in (self._words, self._maps):
             for view in views:
@@ -121,7 +126,7 @@ class MpiWindow:
         self._win.Unlock_all()
         self._win.Free()
 
-    # -- reading ------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------
 
     def word(self, rank: int, offset: int) -> int:
         """Read one word."""
@@ -167,7 +172,7 @@ class MpiWindow:
             self._win.Get(spec, rank, (offset + start, len(part), MPI.BYTE))
         self._win.Flush(rank)
 
-    # -- writing ------------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------
 
     def write_word(self, rank: int, offset: int, value: int) -> None:
         """Store a word."""
@@ -197,10 +202,15 @@ class MpiWindow:
             assert array is not None
             np.copyto(array[offset : offset + nbytes], np.frombuffer(data, np.uint8))
 
-    # -- atomics ------------------------------------------------------------------------------------
+    # -- atomics ----------------------------------------------------------
 
     def compare_and_swap(self, rank: int, offset: int, expected: int, desired: int) -> int:
         """Swap a word if it is what is expected."""
+        if self._alone is not None:
+            seen = self._alone[offset >> 3]
+            if seen == expected:
+                self._alone[offset >> 3] = desired
+            return seen
         scratch = self._scratch
         scratch.origin[0] = desired
         scratch.compare[0] = expected
@@ -211,6 +221,10 @@ class MpiWindow:
 
     def add(self, rank: int, offset: int, delta: int) -> int:
         """Add to a word."""
+        if self._alone is not None:
+            seen = self._alone[offset >> 3]
+            self._alone[offset >> 3] = seen + delta & 0xFFFFFFFFFFFFFFFF
+            return seen
         scratch = self._scratch
         scratch.origin[0] = delta & 0xFFFFFFFFFFFFFFFF
         origin, _, result = scratch.specs
@@ -218,11 +232,11 @@ class MpiWindow:
         self._win.Flush(rank)
         return scratch.result[0]
 
-    # -- other --------------------------------------------------------------------------------------
+    # -- other ----------------------------------------------------------
 
     def empty(self, nbytes: int) -> memoryview:
         """Return a new buffer."""
-        return memoryview(np.empty(nbytes, np.uint8))
+        return self._buffers.empty(nbytes)
 
     def progress(self) -> None:
         """Let MPI serve operations that other ranks have started here; local, returns at once."""

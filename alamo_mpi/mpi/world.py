@@ -85,6 +85,7 @@ class World:
         self.host: str = self.hosts[self.rank]
         self.local_rank: int = self.hosts[: self.rank].count(self.host)
         self._freed = False
+        self._before_free: list[Callable[[], None]] = []
 
     def abort(self, status: int) -> None:
         """End every process of the MPI job with `status`, at once; local, does not return.
@@ -134,11 +135,17 @@ class World:
 
         return cancel
 
+    def before_free(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when `free` begins, the latest first; it may be collective."""
+        self._before_free.append(callback)
+
     def free(self) -> None:
         """Give both communicators back; collective, may be called again."""
         if self._freed or MPI.Is_finalized():
             return
         self._freed = True
+        while self._before_free:
+            self._before_free.pop()()
         self.comm.Free()
         self.bulk.Free()
 

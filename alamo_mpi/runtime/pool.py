@@ -19,9 +19,9 @@ from alamo_mpi.errors import DDictError, LaunchError
 from alamo_mpi.mpi.window import MpiWindow
 
 if TYPE_CHECKING:
-    from alamo_mpi.mpi.world import Communicator
+    from alamo_mpi.mpi.world import Communicator, World
 
-__all__ = ["SETTING", "Pool", "current"]
+__all__ = ["SETTING", "Pool", "current", "exists", "open_pool"]
 
 SETTING = "ALAMO_POOL_BYTES"
 _DEFAULT_NBYTES = 2 << 30
@@ -29,6 +29,18 @@ _LEAST_NBYTES = 1 << 20
 _SHM = "/dev/shm"
 
 _current: Pool | None = None
+
+
+def open_pool(world: World) -> Pool:
+    """Make the pool of a program, which ends with its world; collective over the world."""
+    pool = Pool(world.comm, world.hosts)
+    world.before_free(pool.close)
+    return pool
+
+
+def exists() -> bool:
+    """Tell whether this process has a pool; local."""
+    return _current is not None
 
 
 def current() -> Pool:

@@ -25,10 +25,6 @@ __all__ = ["dump_value", "encode", "load_key", "load_value"]
 _PLAIN = packing.ATOMS | {bytes, bytearray}
 
 
-class _KeyPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles without references to earlier objects: the same bytes for equal keys."""
-
-
 def _dump_key(key: object) -> bytes:
     try:
         stream = io.BytesIO()
@@ -36,11 +32,10 @@ def _dump_key(key: object) -> bytes:
         pickler.fast = True
         pickler.dump(key)
     except Exception:
-        stream = io.BytesIO()
-        pickler = _KeyPickler(stream, 5)
-        pickler.fast = True
+        # Something of the main program, by value.  Functions refer to themselves, so references
+        # must stay; equal ones still come out equal in processes that got them alike.
         try:
-            pickler.dump(key)
+            return bytes(cloudpickle.dumps(key, 5))
         except Exception as error:
             raise SerializationError(
                 f"a key of type {type(key).__qualname__} cannot be pickled: "

@@ -8,6 +8,7 @@ order with switch points between the pieces: whatever can be torn is torn.
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 import threading
@@ -21,7 +22,7 @@ class Interrupted(BaseException):
     """Stands for an exception that comes from outside, in the middle of an operation."""
 
 
-class Stuck(AssertionError):
+class StuckError(AssertionError):
     """The clients take steps, and nobody finishes."""
 
 
@@ -73,7 +74,7 @@ class Interleaver:
         if self._failure is not None:
             raise _Unwind
         if self.steps > self._max_steps:
-            raise Stuck(f"{self.steps} steps")
+            raise StuckError(f"{self.steps} steps")
         me = self._current
         others = [number for number in self._alive if number != me] if away else self._alive
         self._hand_to(self.random.choice(others or self._alive))
@@ -144,12 +145,12 @@ class FakeWindow:
         rng = self._interleaver.random
         cuts = sorted({start, stop, *(rng.randrange(start, stop + 1) & ~7 for _ in range(4))})
         cuts = [cut for cut in cuts if start <= cut <= stop]
-        pieces = list(zip(cuts, cuts[1:], strict=False))
+        pieces = list(itertools.pairwise(cuts))
         rng.shuffle(pieces)
         return pieces
 
     def _check(self, offset: int, nbytes: int) -> None:
-        assert 0 <= offset
+        assert offset >= 0
         assert nbytes >= 0
         assert offset + nbytes <= self.nbytes, "outside of the segment"
 
@@ -211,5 +212,5 @@ class FakeWindow:
     def pause(self, attempt: int) -> None:
         assert attempt >= 0
         if self._interleaver is None:
-            raise Stuck("waits, and there is nobody to wait for")
+            raise StuckError("waits, and there is nobody to wait for")
         self._interleaver.switch(away=True)

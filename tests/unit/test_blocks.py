@@ -125,9 +125,13 @@ def test_generation_zero_is_never_given() -> None:
 def test_full_pool_says_so_and_recovers() -> None:
     one, other = pool(2, 64 * 1024)
     pointers = []
-    with pytest.raises(DDictFullError, match=r"ALAMO_POOL_BYTES") as info:
+
+    def fill() -> None:
         while True:
             pointers.append(one.write_block(UID, 1, b"k", bytes(3000)))
+
+    with pytest.raises(DDictFullError, match=r"ALAMO_POOL_BYTES") as info:
+        fill()
     assert "65536 bytes" in str(info.value)
     ranks = {at.place(pointer)[0] for pointer in pointers}
     assert ranks == {0, 1}, "the other arena was used too"
@@ -188,7 +192,7 @@ def test_return_list_loses_nothing() -> None:
             for pointer in pointers[rank - 1 :: 2]:
                 allocators[rank].retire(pointer)
 
-        interleaver.run([take_back, lambda: give(1), lambda: give(2)])  # noqa: B023
+        interleaver.run([take_back, lambda: give(1), lambda: give(2)])
         assert sum(taken) == 20
         assert owner.free_nbytes == free + nbytes
 

@@ -259,9 +259,13 @@ def test_destroy_while_others_use_it(seed: int) -> None:
 
     def user(rank: int) -> None:
         rng = random.Random(seed * 10 + rank)
-        with pytest.raises(DDictDestroyedError):
+
+        def go_on() -> None:
             while True:
                 world.do(rank, rng.choice(NAMES), rng.choice(keys), rng)
+
+        with pytest.raises(DDictDestroyedError):
+            go_on()
 
     def destroyer() -> None:
         rng = random.Random(seed)
@@ -323,11 +327,15 @@ def test_full_memory_loses_nothing_and_recovers() -> None:
     world = World(0, nclients=2, nbytes=1 << 16, spread=64)
     table = world.tables[0]
     stored = []
-    with pytest.raises(DDictFullError):
+
+    def fill() -> None:
         for i in range(10_000):
             key = b"key%d" % i
             table.put(world.hash(key), key, *seal_value(i, 300))
             stored.append(key)
+
+    with pytest.raises(DDictFullError):
+        fill()
     assert len(stored) > 100
     for i, key in enumerate(stored):
         record = world.tables[1].get(world.hash(key), key)
