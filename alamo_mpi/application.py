@@ -19,6 +19,7 @@ from pathlib import Path
 from alamo_mpi import session
 from alamo_mpi.ending import status_of
 from alamo_mpi.errors import LaunchError
+from alamo_mpi.mpi.launcher import speaks_for_all
 
 __all__ = ["run_program"]
 
@@ -55,7 +56,7 @@ def run_program(program: Sequence[str]) -> None:
     try:
         ours = session.init()
     except LaunchError as error:
-        sys.exit(f"alamo_mpi: {error}" if _first_of_launcher() else 1)
+        sys.exit(f"alamo_mpi: {error}" if speaks_for_all() else 1)
     try:
         code, module = _load_module(name) if is_module else _load_file(name)
     except _NoProgram as missing:
@@ -155,11 +156,3 @@ def _from_spec(
     if spec.origin is not None and sys.argv[0] == "-m":
         sys.argv[0] = spec.origin
     return code, module
-
-
-def _first_of_launcher() -> bool:
-    """Whether this process may speak for all that the launcher started, before there are ranks."""
-    for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return os.environ[name] == "0"
-    return True

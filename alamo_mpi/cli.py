@@ -59,12 +59,12 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
 
 def _start_ranks(nranks: int, program: Sequence[str]) -> None:
     from alamo_mpi.errors import LaunchError
-    from alamo_mpi.mpi.launcher import exec_ranks
+    from alamo_mpi.mpi.launcher import exec_ranks, speaks_for_all
 
     try:
         exec_ranks(nranks, [*_interpreter(), "-m", "alamo_mpi", *program])
     except LaunchError as error:
-        sys.exit(f"alamo_mpi: {error}")
+        sys.exit(f"alamo_mpi: {error}" if speaks_for_all() else 1)
 
 
 def _interpreter() -> list[str]:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
 
-__all__ = ["ProgramEnd", "Session"]
+__all__ = ["ProgramEnd", "Session", "interactive", "status_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class Session:
         The ranks.
     manager : alamo_mpi.runtime.manager.Manager
         The one that gives them work.
-    status : int
-        What the job ends with if workers must be aborted at its normal end.
+    status : int or None
+        What the program has said that it ends with, where it has.
     ended : bool
         The workers have been released; nothing can be started any more.
     """
@@ -61,7 +61,7 @@ class Session:
 
         self.world = world
         self.manager = Manager(world)
-        self.status = 1
+        self.status: int | None = None
         self.ended = False
         #: The error whose traceback the user has seen.
         self.shown: BaseException | None = None
@@ -78,14 +78,16 @@ class Session:
         Parameters
         ----------
         error : BaseException, optional
-            What ended the program: then work in flight is forgotten.  The
-            caller has shown it, or raises it; it is shown here only where the job is aborted first.
+            What ended the program: then work in flight is forgotten.  Its traceback is shown here
+            only where the job is aborted before somebody else can.
         grace_s : float
             How long the workers may take to say goodbye.
         """
         if self.ended or self.foreign:
             return
         self.ended = True
+        status = (self.status if error is None else status_of(error)) or 1
+        watchdog = self.abort_later(grace_s + FAIL_LIMIT_S, status)
         try:
             if error is not None:
                 self.manager.kill()
@@ -94,15 +96,27 @@ class Session:
             # Also a second Ctrl-C: the user is in a hurry, and the ranks must not be left behind.
             sys.excepthook(type(failure), failure, failure.__traceback__)
             answered = False
+        finally:
+            watchdog.cancel()
+        shown, self.shown = self.shown, None  # it holds the program's frames, and so its files
         if not answered:
-            if error is not None and error is not self.shown:
+            if error is not None and error is not shown:
                 traceback.print_exception(type(error), error, error.__traceback__)
             logger.error(
                 "Some workers still ran a task %g s after the program's end on rank 0: "
                 "the job is aborted. Wait for tasks, or terminate the batch, before the end.",
                 grace_s,
             )
-            self.world.abort((self.status if error is None else status_of(error)) or 1)
+            self.world.abort(status)
+
+    def abort_later(self, limit_s: float, status: int) -> threading.Timer:
+        """Abort the job in `limit_s` seconds, unless the timer is cancelled or all has ended."""
+        timer = threading.Timer(limit_s, self.world.abort, args=(status,))
+        timer.daemon = True
+        timer.name = "alamo_mpi-exit-watchdog"
+        if self.world.size > 1:
+            timer.start()
+        return timer
 
 
 class ProgramEnd:
@@ -157,30 +171,29 @@ class ProgramEnd:
         """Show the traceback as the program would, then end the job."""
         self._previous_hook(kind, error, trace)
         session = self._session
-        if session.ended or session.foreign or _interactive():
+        if session.foreign:
+            session.status = status_of(error)
+        if session.ended or session.foreign or interactive():
             return
         session.shown = error
-        self._start_watchdog(error)
+        # Until the interpreter has ended: a thread of the program may never end.
+        session.abort_later(FAIL_LIMIT_S, status_of(error))
         session.end(error, grace_s=FAIL_GRACE_S)
 
-    def _start_watchdog(self, error: BaseException) -> None:
-        """Abort the job even if the interpreter's exit hangs, as on a thread that never ends."""
-        world = self._session.world
-        if world.size > 1:
-            timer = threading.Timer(FAIL_LIMIT_S, world.abort, args=(status_of(error),))
-            timer.daemon = True
-            timer.name = "alamo_mpi-exit-watchdog"
-            timer.start()
-
     def _at_exit(self) -> None:
+        session = self._session
+        if session.foreign:
+            # A fork has no MPI, but mpi4py would finalize it there, and hang.
+            session.world.leave(session.status or 0)
         error = getattr(sys, "last_value", None)
-        failed = error is not self._last_error and not _interactive()
-        if failed:
-            self._session.shown = error
-        self._session.end(error if failed else None)
-        if self._forget_finalize is not None and not self._session.foreign:
+        if session.ended or error is self._last_error or interactive():
+            session.end()
+        else:
+            session.shown = error
+            session.end(error, grace_s=FAIL_GRACE_S)
+        if self._forget_finalize is not None:
             self._forget_finalize()
-            self._session.world.free()
+        session.world.free()
 
     def _at_finalize(self) -> None:
         self._session.end()
@@ -197,6 +210,6 @@ def status_of(error: BaseException) -> int:
     return 1
 
 
-def _interactive() -> bool:
+def interactive() -> bool:
     """Whether a person goes on after an error: a prompt, or ``python -i``."""
     return hasattr(sys, "ps1") or bool(sys.flags.interactive or sys.flags.inspect)

@@ -10,7 +10,8 @@ import gc
 import itertools
 import os
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from alamo_mpi.core.access import CommunicationObject, DataAccess, Hazard, Mode
@@ -100,19 +101,18 @@ def explain(
     return None
 
 
-class _Channels(dict[Hashable, int]):
-    """The resources among the channels of one communication object, made when first looked up."""
+class _Channels(defaultdict[Hashable, int]):
+    """The resources among the channels of one communication object, made when first looked up.
 
-    __slots__ = ("_new_resource", "whole")
+    Being a ``defaultdict`` it makes them without running Python code for each of a million.
+    """
 
-    def __init__(self, numbering: _Numbering) -> None:
-        self._new_resource = numbering.new_resource
+    __slots__ = ("whole",)
+
+    def __init__(self, new_resource: Callable[[], int]) -> None:
+        super().__init__(new_resource)
         #: The resource that stands for the whole object, if it is accessed as such.
         self.whole: int | None = None
-
-    def __missing__(self, channel: Hashable) -> int:
-        resource = self[channel] = self._new_resource()
-        return resource
 
 
 class _Numbering:
@@ -134,7 +134,7 @@ class _Numbering:
         add_read, add_write = reads.append, writes.append
         end_reads, end_writes = program.read_stop.append, program.write_stop.append
         known: object = None
-        table: _Channels | Directory = _Channels(self)
+        table: _Channels | Directory = _Channels(self.new_resource)
         for task in accesses:
             for access in task:
                 channels = access.channels
@@ -169,7 +169,7 @@ class _Numbering:
     def _channels(self, obj: CommunicationObject) -> _Channels:
         table = self._objects.get(obj)
         if table is None:
-            table = self._objects[obj] = _Channels(self)
+            table = self._objects[obj] = _Channels(self.new_resource)
         return table
 
     def _whole(self, obj: str | CommunicationObject) -> int:

@@ -18,7 +18,7 @@ import traceback
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
-from alamo_mpi.ending import ProgramEnd, Session
+from alamo_mpi.ending import ProgramEnd, Session, interactive
 from alamo_mpi.errors import RemoteError, TaskStateError
 from alamo_mpi.skipbody import BodySkipped, SkipBody, check_caller
 
@@ -138,6 +138,10 @@ def _serve_program(world: World) -> None:
         world.abort(1)
     _process.leaving = True
     world.free()
+    if interactive():
+        # ``python -i`` would give this rank a prompt, which is rank 0's to have.
+        world.finalize()
+        world.leave(0)
     raise SystemExit(0)
 
 

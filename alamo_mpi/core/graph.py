@@ -105,12 +105,11 @@ class Graph:
         -----
         Transposes in two passes over the edges; successors of a node come out in node order.
         """
-        # Lists while they change: an array makes a new integer object of each item that is read.
-        outdegree = [0] * len(indegree)
+        outdegree = array("i", bytes(4 * len(indegree)))
         for source in pred:
             outdegree[source] += 1
-        free = list(accumulate(outdegree, initial=0))
-        succ_start = array("q", free)
+        succ_start = array("q", accumulate(outdegree, initial=0))
+        free = succ_start[:]
         succ = array("i", bytes(4 * len(pred)))
         flags = bytearray(len(pred))
         target_of_edge = chain.from_iterable(map(repeat, count(), indegree))

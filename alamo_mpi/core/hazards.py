@@ -126,8 +126,8 @@ def infer_edges(accesses: AccessList) -> Edges:
     pred, hazard = array("i"), bytearray()
     add_pred, add_flags = pred.append, hazard.append
     # The last writer of each resource; or -1; or _IN_TREE, so that the loop needs no test for it.
-    writer = trees.marks(_IN_TREE) if trees else [-1] * accesses.nresources
-    reader = [-1] * accesses.nresources  # the first one since that write
+    writer = trees.marks(_IN_TREE) if trees else array("i", [-1]) * accesses.nresources
+    reader = array("i", [-1]) * accesses.nresources  # the first one since that write
     readers: dict[int, list[int]] = {}  # the others since that write
     tree_reads: list[int] = []
     tree_writes: list[int] = []

@@ -20,6 +20,7 @@ them in order.  The rules:
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 
 from alamo_mpi.core.chunk import LONGEST_S, SHORTEST_S, Chunk
@@ -39,6 +40,7 @@ from alamo_mpi.core.events import (
     Unrun,
 )
 from alamo_mpi.core.hazards import Hazard
+from alamo_mpi.core.invariants import check_programs, check_workers
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import InternalError
@@ -55,7 +57,7 @@ _DONE_BYTE = bytes([State.DONE])
 
 #: A task shorter than this may stand behind another one though a worker is about to be idle.
 _TINY_S = 1e-3
-#: A worker this far behind its estimate is asked for what it has not started.
+#: A worker that says nothing for this long is asked for what it has not started.
 _LATE_S = 2e-3
 #: Results smaller than this do not tie their readers to the worker that holds them.
 _HEAVY_NBYTES = 1 << 16
@@ -64,14 +66,18 @@ _HEAVY_NBYTES = 1 << 16
 class _Worker:
     """What the scheduler knows of one worker."""
 
-    __slots__ = ("chunks", "rank", "recalled", "since")
+    __slots__ = ("chunks", "patience_s", "rank", "recalled", "since")
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         #: Chunks sent and not ended, in the order in which the worker runs them.
         self.chunks: list[Chunk] = []
-        #: When the first of them began or made progress.
+        #: When it last spoke, or got work after it had none.
         self.since = 0.0
+        #: How long after that it is asked for its rest.  Doubled each time it gave back all it
+        #: had, until a task of its own has ended: where messages are slower than `_LATE_S`, two
+        #: workers would else pass a chunk to and fro and never begin it.
+        self.patience_s = _LATE_S
         #: Whether a recall is on its way.
         self.recalled = False
 
@@ -103,6 +109,8 @@ class Scheduler:
         self._idle = dict(self._workers)
         self._half: dict[int, _Worker] = {}
         self._now = 0.0
+        #: No worker is late before this: saves the look at all of them after most events.
+        self._late_at = math.inf
         self._terminated = False
         self._commands: list[Command] = []
         #: Programs whose last task became final in this event.
@@ -144,7 +152,7 @@ class Scheduler:
             self._commands.append(Finished(program))
         self._ended.clear()
         self._fill()
-        if self._chunks and not self._nready:
+        if self._now >= self._late_at and self._idle and not self._nready:
             self._recall()
         commands, self._commands = self._commands, []
         return commands
@@ -172,13 +180,15 @@ class Scheduler:
             elif state != _DONE:
                 root = producer.doomed.get(source, (producer, source))
                 program.doomed.setdefault(index, root)
-        if self._terminated:
-            self._cancel(program)
-        elif not program.ntasks:
+        if not program.ntasks:
             self._ended.append(program)
+        elif self._terminated:
+            self._cancel(program)
         elif program.graph is not None:
+            waiting, states = program.waiting, program.states
             for index in range(program.ntasks):
-                if not program.waiting[index]:
+                # One that is skipped here, for a producer that failed, opens others further on.
+                if not waiting[index] and states[index] == _WAITING:
                     self._open(program, index)
         self._enqueue(program)
 
@@ -196,12 +206,15 @@ class Scheduler:
                 self._settle_each(chunk, program, indices, offset, event)
         worker = self._workers[chunk.rank]
         worker.since = self._now
+        worker.patience_s = _LATE_S
         if chunk.done == chunk.size:
             self._end_chunk(worker, chunk)
 
     def _tail_returned(self, event: TailReturned) -> None:
         worker = self._workers[event.rank]
         worker.recalled = False
+        # It has spoken: asked again at once, it would answer the same until its task ends.
+        worker.since = self._now
         for number, count in event.tails.items():
             chunk = self._chunks.get(number)
             if chunk is None or count > chunk.size - chunk.done:
@@ -211,6 +224,9 @@ class Scheduler:
                     self._take_back(program, index)
             if chunk.done == chunk.size:
                 self._end_chunk(worker, chunk)
+        if not worker.chunks:
+            worker.patience_s *= 2
+        self._expect_from(worker)
 
     def _terminate(self) -> None:
         self._terminated = True
@@ -379,6 +395,7 @@ class Scheduler:
             else:
                 del self._half[worker.rank]
             worker.chunks.append(chunk)
+            self._expect_from(worker)
             self._chunks[chunk.number] = chunk
             self._commands.append(SendChunk(chunk))
 
@@ -424,16 +441,26 @@ class Scheduler:
             self._half.pop(worker.rank, None)
             self._idle[worker.rank] = worker
 
+    def _expect_from(self, worker: _Worker) -> None:
+        """Note by when a worker should have spoken."""
+        self._late_at = min(self._late_at, worker.since + worker.patience_s)
+
     def _recall(self) -> None:
-        """Ask one worker that lags behind for its rest, when another has nothing to do."""
-        if not self._idle:
-            return
+        """Ask the worker with the most left among those that are late, as another is idle."""
+        self._late_at = math.inf
+        if self._terminated:
+            return  # what is not started was asked back already
+        late, most = None, 0
         for worker in self._workers.values():
             waiting = sum(chunk.size - chunk.done for chunk in worker.chunks) - 1
-            if waiting > 0 and not worker.recalled and self._now - worker.since > _LATE_S:
-                worker.recalled = True
-                self._commands.append(RecallTail(worker.rank))
-                return
+            if waiting <= 0 or worker.recalled:
+                continue
+            self._expect_from(worker)
+            if waiting > most and self._now >= worker.since + worker.patience_s:
+                late, most = worker, waiting
+        if late is not None:
+            late.recalled = True
+            self._commands.append(RecallTail(late.rank))
 
     # Invariants -------------------------------------------------------------------------------
 
@@ -445,35 +472,5 @@ class Scheduler:
         InternalError
             Naming the first contradiction.
         """
-        on_workers = {
-            (program.pid, index)
-            for chunk in self._chunks.values()
-            for program, indices, _ in chunk.span(chunk.done, chunk.size)
-            for index in indices
-        }
-        nready = 0
-        for program in self._programs.values():
-            states = program.states[: program.ntasks]
-            nready += program.ready.count
-            _expect(program.ready.count == states.count(_READY), "ready set and states", program)
-            _expect(not program.ready.count or program.queued, "ready but not queued", program)
-            final = sum(state >= FIRST_FINAL for state in states)
-            _expect(program.remaining == program.ntasks - final, "remaining", program)
-            _expect(program.remaining > 0, "finished but kept", program)
-            for index, state in enumerate(states):
-                sent = (program.pid, index) in on_workers
-                _expect(sent == (state == _RUNNING), f"task {index} sent and running", program)
-                if state == _WAITING:
-                    _expect(program.waiting[index] > 0, f"task {index} waits for none", program)
-        _expect(nready == self._nready, "number of ready tasks", None)
-        for worker in self._workers.values():
-            count = len(worker.chunks)
-            _expect(count <= 2, f"worker {worker.rank} has {count} chunks", None)
-            _expect((count == 0) == (worker.rank in self._idle), "idle workers", None)
-            _expect((count == 1) == (worker.rank in self._half), "half-filled workers", None)
-
-
-def _expect(truth: bool, what: str, program: Program | None) -> None:
-    if not truth:
-        where = "" if program is None else f" in program {program.pid}: {bytes(program.states)!r}"
-        raise InternalError(f"scheduler invariant broken: {what}{where}")
+        check_programs(self._programs, self._chunks, self._nready)
+        check_workers(self._workers, self._idle, self._half)

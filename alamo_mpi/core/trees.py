@@ -302,15 +302,15 @@ class Trees:
         self.joins = Joins(ntasks)
         self._usual = usual
 
-    def marks(self, mark: int) -> list[int]:
+    def marks(self, mark: int) -> array[int]:
         """Return `mark` for each resource that belongs here, and -1 for the others."""
         usual = self._usual
-        found = [
-            mark if above >= 0 or flags != usual else -1
-            for above, flags in zip(self._parent, self._ordered, strict=True)
-        ]
-        for above in set(self._parent) - {-1}:
-            found[above] = mark
+        found = array("i", [-1]) * len(self._parent)
+        for resource, (above, flags) in enumerate(zip(self._parent, self._ordered, strict=True)):
+            if flags != usual:
+                found[resource] = mark
+            if above >= 0:
+                found[resource] = found[above] = mark
         return found
 
     def enter(

@@ -18,7 +18,14 @@ from typing import NoReturn
 
 from alamo_mpi.errors import LaunchError
 
-__all__ = ["Launcher", "check_singleton", "exec_ranks", "find_launcher", "ranks_of_launcher"]
+__all__ = [
+    "Launcher",
+    "check_singleton",
+    "exec_ranks",
+    "find_launcher",
+    "ranks_of_launcher",
+    "speaks_for_all",
+]
 
 #: By family: what its launcher prints for ``--version``, and what its library calls itself.
 _FAMILIES = {
@@ -129,6 +136,17 @@ def ranks_of_launcher(environ: Mapping[str, str]) -> tuple[str, int] | None:
     if tasks.isdigit() and environ.get("SLURM_STEP_ID", "").isdigit():
         return "SLURM_STEP_NUM_TASKS", int(tasks)
     return None
+
+
+def speaks_for_all() -> bool:
+    """Whether this is the first of the processes that a launcher started; local.
+
+    Before there is a world, an error that all of them meet is told by this one.
+    """
+    for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return True
 
 
 def check_singleton(size: int) -> None:

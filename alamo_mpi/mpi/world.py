@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from mpi4py import MPI
 
@@ -87,7 +87,7 @@ class World:
         self._freed = False
         self._before_free: list[Callable[[], None]] = []
 
-    def abort(self, status: int) -> None:
+    def abort(self, status: int) -> NoReturn:
         """End every process of the MPI job with `status`, at once; local, does not return.
 
         Parameters
@@ -103,6 +103,16 @@ class World:
         flush_streams()
         unlink_shared_memory()
         MPI.COMM_WORLD.Abort(status)
+        os._exit(status)  # MPICH's returns while the launcher gathers its strength
+
+    def finalize(self) -> None:
+        """Call MPI_Finalize, if nobody has; collective over ``MPI.COMM_WORLD``."""
+        _finalize()
+
+    def leave(self, status: int) -> NoReturn:
+        """End this process alone, at once, without MPI_Finalize; local, does not return."""
+        flush_streams()
+        os._exit(status)
 
     def on_finalize(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called once when MPI_Finalize begins, all of MPI still usable; local.
@@ -194,14 +204,15 @@ def _finalize() -> None:
         MPI.Finalize()
 
 
-def _check_communicator(comm: MPI.Intracomm) -> None:
-    if not isinstance(comm, MPI.Intracomm):
-        raise TypeError(f"an MPI intracommunicator is needed, not {type(comm).__name__}")
-    if comm == MPI.COMM_NULL:
+def _check_communicator(comm: object) -> None:
+    # MPI.COMM_NULL is no Intracomm, and an empty result of Split is.
+    if isinstance(comm, MPI.Comm) and comm == MPI.COMM_NULL:
         raise ValueError(
             "the communicator is MPI.COMM_NULL: only the ranks that belong to a communicator "
             "may enter alamo_mpi with it"
         )
+    if not isinstance(comm, MPI.Intracomm):
+        raise TypeError(f"an MPI intracommunicator is needed, not {type(comm).__name__}")
 
 
 def _check_thread_level() -> None:

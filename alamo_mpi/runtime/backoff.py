@@ -10,11 +10,11 @@ __all__ = ["Backoff"]
 #: How long to go on looking, giving way to others each time, after the last message.
 _SPIN_S = 1e-3
 #: Longest nap.
-_LONGEST_NAP_S = 5e-3
+_LONGEST_NAP_S = 10e-3
 
 
 class Backoff:
-    """Look often at first, then less: naps of 1/64 of the time already waited, at most 5 ms.
+    """Look often at first, then less: naps of 1/64 of the time already waited, at most 10 ms.
 
     So whoever waits is late by under 2 % of what it waited, an exchange of short messages never
     meets a nap, and an idle rank uses well under 1 % of a core.  `os.sched_yield` and not a bare
@@ -36,7 +36,7 @@ class Backoff:
         if waited < _SPIN_S:
             os.sched_yield()
         else:
-            time.sleep(min(max(waited / 64, 5e-5), longest_s))
+            time.sleep(min(max(waited / 64, 5e-5), _LONGEST_NAP_S, longest_s))
 
     @property
     def waited_s(self) -> float:

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 #: How often the thread looks while tasks are under way and nobody else does, and while one does.
 _NAP_S = 1e-3
-_NAP_REPLACED_S = 5e-3
+_NAP_REPLACED_S = 20e-3
 #: It sleeps on its event after this long without anything under way.
 _PARK_S = 0.1
 

@@ -18,7 +18,7 @@ from alamo_mpi.errors import SerializationError
 from alamo_mpi.runtime.cow import SharedBuffers
 from alamo_mpi.runtime.failures import describe
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK
-from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, unpack
+from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, private, unpack
 from alamo_mpi.runtime.report import Report
 
 __all__ = ["Executor", "Interruption", "Kept", "Work"]
@@ -50,10 +50,13 @@ class Work:
     `deque` is atomic, so every position is taken exactly once.
     """
 
-    __slots__ = ("run", "todo")
+    __slots__ = ("given_up", "run", "todo")
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        #: Set before the interrupting signal is sent, looked at after ``in_task`` is set: a task
+        #: that is just about to start gets either the one or the other.
+        self.given_up = False
         self.todo = deque(range(len(run.arguments)))
 
     def give_back(self) -> int:
@@ -179,6 +182,8 @@ class Executor:
                 if call is None:
                     call, *values = values
                 self.in_task = True
+                if work.given_up:
+                    raise Interruption
                 result = call(*values)
                 self.in_task = False
             except BaseException as error:
@@ -206,10 +211,8 @@ class Executor:
         """Put results of other tasks in their places among the arguments."""
         filled = list(values)
         for at, uid in run.inputs[position]:
-            payload = self._fetch(uid, run.sources)
-            if type(payload) is list:
-                # The task may change it, and others may still read it.
-                payload = [payload[0], *(bytearray(buffer) for buffer in payload[1:])]
+            # The task may change it, and others may still read it.
+            payload = private(self._fetch(uid, run.sources))
             filled[at] = unpack(payload, self.buffers.find)
         return filled
 

@@ -57,7 +57,7 @@ from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.local import LocalOutput, local_worker
-from alamo_mpi.runtime.packing import unpack
+from alamo_mpi.runtime.packing import private, unpack
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.roster import LiveBatch, Roster
@@ -181,12 +181,12 @@ class Manager:
                 if self.turn():
                     backoff.reset()
                     continue
-                rest = 5e-3
+                rest = 1.0
                 if deadline is not None:
                     rest = deadline - time.perf_counter()
                     if rest <= 0:
                         return done()
-                backoff.pause(min(rest, 5e-3))
+                backoff.pause(rest)
         return True
 
     def fetch(self, rank: int, key: tuple[int, str], timeout: float | None) -> tuple[Any] | None:
@@ -210,10 +210,6 @@ class Manager:
         if not self.drive(lambda: bool(answer), timeout):
             raise TimeoutError(f"the value of task {key[0]} did not arrive within {timeout} s")
         return answer[0]
-
-    def forget(self, rank: int, key: tuple[int, str]) -> None:
-        """Let a worker free a kept value, at the next opportunity; on any thread."""
-        self._unreachable.append((rank, key))
 
     def find_blob(self, number: int) -> Any:
         """Return a copy of a shared buffer, for unpacking on this rank."""
@@ -310,6 +306,9 @@ class Manager:
     def _handle(self, live: LiveBatch, event: Event, message: Progress | None = None) -> None:
         for command in live.scheduler.handle(event, time.perf_counter()):
             self._perform(live, command, message)
+        if not live.submissions:
+            # The last that a closed batch waits for may be the answer to a recall.
+            self._release_if_over(live)
 
     def _perform(self, live: LiveBatch, command: Command, message: Progress | None) -> None:
         if isinstance(command, SendChunk):
@@ -379,7 +378,7 @@ class Manager:
             if not producer.wanted[there]:
                 del producer.wanted[there]
                 rank = producer.homes.pop(there, -1)
-                if rank >= 0 and (there not in producer.kept or there in producer.values):
+                if rank >= 0 and there not in producer.kept:
                     self._send(rank, Forget([], [(producer.uids[there], "result")]))
 
     def _free_with(self, submission: Submission) -> None:
@@ -418,7 +417,7 @@ class Manager:
                 if found is None:
                     raise InternalError(f"the result of task {submission.uids[index]} is gone")
                 payload = found[0]
-            submission.values[index] = unpack(payload, self.find_blob)
+            submission.values[index] = unpack(private(payload), self.find_blob)
         return submission.values[index]
 
     # Ends of batches --------------------------------------------------------------------------

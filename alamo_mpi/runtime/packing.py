@@ -17,7 +17,17 @@ import cloudpickle
 
 from alamo_mpi.errors import SerializationError
 
-__all__ = ["ATOMS", "LARGE_NBYTES", "dumps", "is_atomic", "loads", "nbytes_of", "pack", "unpack"]
+__all__ = [
+    "ATOMS",
+    "LARGE_NBYTES",
+    "dumps",
+    "is_atomic",
+    "loads",
+    "nbytes_of",
+    "pack",
+    "private",
+    "unpack",
+]
 
 #: Types of which a value travels as it is: immutable, known everywhere, and cheap to pickle.
 ATOMS = frozenset({type(None), bool, int, float, complex, str})
@@ -171,6 +181,13 @@ def unpack(payload: Any, find: Callable[[int], Any]) -> Any:
         buffers = [find(each) if type(each) is int else each for each in payload[1:]]
         return loads(payload[0], buffers)
     return payload
+
+
+def private(payload: Any) -> Any:
+    """Copy the buffers of a result's payload: what is unpacked from it may be changed."""
+    if type(payload) is not list:
+        return payload
+    return [payload[0], *(bytearray(buffer) for buffer in payload[1:])]
 
 
 def nbytes_of(payload: Any) -> int:

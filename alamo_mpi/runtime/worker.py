@@ -194,6 +194,7 @@ class Worker:
             self._send(MANAGER, Returned(tails))
         current = self._current
         if current is not None and current.run.chunk in chunks and self._thread is not None:
+            current.given_up = True
             signal.pthread_kill(self._thread, _INTERRUPT_SIGNAL)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:

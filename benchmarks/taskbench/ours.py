@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+import alamo_mpi
 from alamo_mpi import Batch
 from taskbench import work
 
@@ -94,18 +95,28 @@ def sleepers(batch: Batch, ntasks: int, length_s: float) -> float:
     return seconds
 
 
-def shared_array(batch: Batch, ntasks: int, nbytes: int) -> float:
-    """Run compiled tasks that all take one array; return the seconds from ``start()``."""
+def shared_array(batch: Batch, ntasks: int, nbytes: int) -> tuple[float, list[int]]:
+    """Run compiled tasks that all take one array.
+
+    Returns
+    -------
+    tuple of float and list of int
+        The seconds from ``start()``, and the bytes that rank 0 sent meanwhile to each worker.
+    """
+    session = alamo_mpi.init()
+    ranks = range(1, session.world.size)
     array = np.ones(nbytes // 8)
     tasks = [batch.function(work.first_element, array, number) for number in range(ntasks)]
     program = batch.compile(tasks)
+    before = [session.manager.nbytes_sent(rank) for rank in ranks]
     begin = time.perf_counter()
     program.start()
     program.wait()
     seconds = time.perf_counter() - begin
+    sent = [session.manager.nbytes_sent(rank) for rank in ranks]
     if [task.result.get() for task in tasks] != [1.0 + number for number in range(ntasks)]:
         raise RuntimeError("A result from the shared array is missing or wrong.")
-    return seconds
+    return seconds, [after - earlier for after, earlier in zip(sent, before, strict=True)]
 
 
 def processor_seconds(process_id: int) -> float:

@@ -32,8 +32,8 @@ def in_a_world() -> bool:
     return ranks_of_launcher(os.environ) is not None
 
 
-def environment() -> dict[str, str]:
-    """Return this process's environment without what ties it to a launcher.
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without what ties it to a launcher, and with `more`.
 
     The folder of this package leads the module path, so that programs start with ``-m``.
     """
@@ -41,7 +41,7 @@ def environment() -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_VARIABLES)
     }
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PARENT), kept.get("PYTHONPATH")]))
-    return kept
+    return kept | more
 
 
 def launched(nranks: int, *program: str) -> list[str]:
@@ -49,7 +49,7 @@ def launched(nranks: int, *program: str) -> list[str]:
     return find_launcher().argv(nranks, [sys.executable, *program])
 
 
-def run(argv: Sequence[str], *, timeout_s: float) -> str:
+def run(argv: Sequence[str], *, timeout_s: float, env: dict[str, str] | None = None) -> str:
     """Run a command in a session of its own and return what it printed.
 
     Raises
@@ -61,7 +61,7 @@ def run(argv: Sequence[str], *, timeout_s: float) -> str:
     """
     process = subprocess.Popen(
         argv,
-        env=environment(),
+        env=environment() if env is None else env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -79,9 +79,11 @@ def run(argv: Sequence[str], *, timeout_s: float) -> str:
     return out
 
 
-def run_json(argv: Sequence[str], *, timeout_s: float) -> dict[str, Any]:
+def run_json(
+    argv: Sequence[str], *, timeout_s: float, env: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Run a command and return the one JSON object that it prints on a line of its own."""
-    out = run(argv, timeout_s=timeout_s)
+    out = run(argv, timeout_s=timeout_s, env=env)
     lines = [line for line in out.splitlines() if line.startswith("{")]
     if len(lines) != 1:
         raise RuntimeError(f"{' '.join(argv)} printed no single line of JSON:\n{out[-2000:]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -18,6 +19,14 @@ def run_example(nranks: int, name: str, *arguments: str, launched: bool = True) 
     front = ["-m", "alamo_mpi"] if launched else []
     run = mpirun(nranks, [*front, str(EXAMPLES / name), *arguments], timeout_s=120)
     assert run.rc == 0, str(run)
+    if nranks < 2:
+        # Open MPI 5.0 leaves the segment of its sm transport behind in any program of one rank,
+        # also in one that only imports mpi4py.MPI: removed here, in its stead.
+        segments = [name for name in run.leftovers if name.startswith("/dev/shm/sm_segment.")]
+        for name in segments:
+            Path(name).unlink()
+        kept = tuple(name for name in run.leftovers if name not in segments)
+        run = dataclasses.replace(run, leftovers=kept)
     run.check_clean()
     return run.stdout
 

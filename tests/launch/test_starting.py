@@ -130,17 +130,21 @@ def test_other_ranks_stop_at_the_first_service(write: Write) -> None:
         import sys
         import alamo_mpi
         from alamo_mpi.mpi.world import MPI
-        print("BEFORE", MPI.COMM_WORLD.rank, flush=True)
+
+        def say(*words):
+            sys.stdout.write(" ".join(map(str, words)) + "\\n")
+
+        say("BEFORE", MPI.COMM_WORLD.rank)
         try:
             alamo_mpi.init()
         except SystemExit as leaving:
-            print("LEAVES", leaving.code, flush=True)
+            say("LEAVES", leaving.code)
             try:
                 alamo_mpi.init()
             except SystemExit as again:
-                print("AGAIN", again.code, flush=True)
+                say("AGAIN", again.code)
             raise
-        print("AFTER", MPI.COMM_WORLD.rank, alamo_mpi.init() is alamo_mpi.init())
+        say("AFTER", MPI.COMM_WORLD.rank, alamo_mpi.init() is alamo_mpi.init())
         """,
     )
     run = mpirun(3, [str(path)])

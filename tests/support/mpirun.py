@@ -131,10 +131,11 @@ class Started:
         assert pipe is not None
 
         def read() -> None:
-            while chunk := os.read(pipe.fileno(), 65536):
-                with self._changed:
-                    self._output[name] += chunk
-                    self._changed.notify_all()
+            with pipe:
+                while chunk := os.read(pipe.fileno(), 65536):
+                    with self._changed:
+                        self._output[name] += chunk
+                        self._changed.notify_all()
             with self._changed:
                 self._changed.notify_all()
 
@@ -231,6 +232,8 @@ class Started:
             self._popen.kill()
             self._popen.wait()
         self._reap(0.0)
+        for thread in self._readers:
+            thread.join(_VANISH_S)
         shutil.rmtree(self._tmp, ignore_errors=True)
 
 

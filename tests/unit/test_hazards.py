@@ -149,6 +149,23 @@ def test_channel_written_after_the_whole_object():
     assert found == {(0, 1): WAW, (1, 2): RAW, (0, 3): RAW, (1, 3): RAW}
 
 
+def test_whole_write_also_covers_what_a_join_node_took():
+    """w0(a), w1(b) -> R2, -> join -> R3; W4; w5(a), w6(b) -> R7, -> join -> R8: R8 sees 4, 5, 6."""
+    round_trip = [[write(BOARD, "a")], [write(BOARD, "b")], [read(BOARD)], [read(BOARD)]]
+    graph = infer([*round_trip, [write(BOARD)], *round_trip])
+    graph.check()
+    assert graph.nnodes > graph.ntasks
+    assert oracle.raw_predecessors(graph, 3) == {0, 1}
+    assert oracle.raw_predecessors(graph, 8) == {4, 5, 6}
+
+
+def test_join_node_keeps_a_writer_that_is_overwritten_later():
+    """w0(a), w1(b) -> R2, R3; w4(a) -> R5: the join of w0 and w1, made for R3, serves R5 too."""
+    accesses = [[write(BOARD, "a")], [write(BOARD, "b")], [read(BOARD)], [read(BOARD)]]
+    graph = infer([*accesses, [write(BOARD, "a")], [read(BOARD)]])
+    assert oracle.raw_predecessors(graph, 5) == {0, 1, 4}
+
+
 def test_directory_covers_files_at_any_depth(tmp_path):
     """w0(d/s/f) -> r1(d), -> r2(d/s); r3(other) is free."""
     accesses = [
