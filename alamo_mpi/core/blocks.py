@@ -162,15 +162,19 @@ def block_layout(key_nbytes: int, body_nbytes: int, frames: Sequence[Buffer]) ->
     >>> block_layout(10, 20, [b"x" * 65, b""])
     [128, 256, 256]
     """
-    end = at.CONTENT + key_nbytes + 8 * len(frames) + body_nbytes
     if not frames:
-        return [at.align(end)]
+        return [at.CONTENT + key_nbytes + body_nbytes + at.UNIT - 1 & -at.UNIT]
+    end = at.CONTENT + key_nbytes + 8 * len(frames) + body_nbytes
     offsets = []
     for frame in frames:
         end = at.align(end)
         offsets.append(end)
         end += len(frame)
     return [*offsets, at.align(end)]
+
+
+def _lengths(frames: Sequence[Buffer]) -> bytes:
+    return b"".join([len(frame).to_bytes(8, "little") for frame in frames])
 
 
 class Allocator:
@@ -187,6 +191,7 @@ class Allocator:
     def __init__(self, window: Window, *, setting: str = "ALAMO_POOL_BYTES") -> None:
         self._window = window
         self._setting = setting
+        self._manager = window.rank
         self._sequence = 0
         self._arenas: dict[int, _Arena] = {}
         self._end = window.nbytes // at.UNIT
@@ -228,31 +233,20 @@ class Allocator:
         units = nbytes // at.UNIT
         address = self.allocate(units, on)
         try:
-            rank, offset = at.place(address)
             sequence = self._next_sequence()
+            rank, offset = at.place(address)
             window = self._window
             # A late reader of the block's former life must see its end before its first byte.
             window.write_word(rank, offset, 0)
-            lengths = b"".join([len(frame).to_bytes(8, "little") for frame in frames])
+            lengths = _lengths(frames) if frames else b""
+            shape = units | self._manager << 32, len(key) | len(frames) << 32
             content_nbytes = len(key) + len(lengths) + len(body)
-            head = (
-                at.HEADER_TAIL.pack(
-                    0,
-                    uid,
-                    key_hash,
-                    units | window.rank << 32,
-                    len(key) | len(frames) << 32,
-                    content_nbytes,
-                    len(body),
-                )
-                + key
-                + lengths
-            )
+            head = at.HEADER_TAIL.pack(0, uid, key_hash, *shape, content_nbytes, len(body))
             if len(body) < _JOINED_WRITE:
-                window.write(rank, offset + 8, head + body)
+                window.write(rank, offset + 8, head + key + lengths + body)
             else:
-                window.write(rank, offset + 8, head)
-                window.write(rank, offset + 8 + len(head), body)
+                window.write(rank, offset + 8, head + key + lengths)
+                window.write(rank, offset + at.CONTENT + content_nbytes - len(body), body)
             for frame, frame_offset in zip(frames, offsets, strict=True):
                 window.write(rank, offset + frame_offset, frame)
             window.write_word(rank, offset, sequence)
@@ -299,7 +293,7 @@ class Allocator:
         window = self._window
         shape, key = window.words(rank, offset + at.SHAPE, 2)
         manager = shape >> 32
-        if manager == window.rank:
+        if manager == self._manager:
             self._free(pointer & at.ADDRESS_MASK, shape & 0xFFFFFFFF, key & 0xFFFFFFFF)
             return
         pointer &= ~at.FROZEN
@@ -338,8 +332,12 @@ class Allocator:
         ------
         DDictFullError
         """
+        first = self._manager if on is None else on
+        arena = self._arenas.get(first)
+        if arena is not None and (parked := arena.small.get(units)):
+            arena.parked -= units  # the usual case, without a detour
+            return first << at.UNIT_BITS | parked.popleft()
         window = self._window
-        first = window.rank if on is None else on
         start = self._take(first, units)
         if start is not None:
             return at.address_of(first, start)

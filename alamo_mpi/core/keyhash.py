@@ -15,7 +15,7 @@ import io
 import pickle
 from collections.abc import Callable
 
-__all__ = ["Encoded", "encode_key", "hash_bytes"]
+__all__ = ["Encoded", "encode_key", "encode_scalar", "hash_bytes"]
 
 Encoded = tuple[bytes, int]
 
@@ -40,7 +40,8 @@ def hash_bytes(data: bytes) -> int:
 
 
 @functools.lru_cache(maxsize=1 << 15, typed=True)
-def _encode_scalar(key: object) -> Encoded:
+def encode_scalar(key: object) -> Encoded:
+    """Return the pickled key and its hash; of short plain scalars only, which are remembered."""
     # `typed` keeps 1 and True apart; floats stay out because 0.0 == -0.0 pickle differently.
     data = pickle.dumps(key, _PROTOCOL)
     return data, hash_bytes(data)
@@ -89,7 +90,7 @@ def encode_key(key: object, dump: Callable[[object], bytes] = _dump) -> Encoded:
     False
     """
     if type(key) in _SCALARS and (not isinstance(key, (str, bytes)) or len(key) <= _LONGEST_CACHED):
-        return _encode_scalar(key)
+        return encode_scalar(key)
     hash(key)
     if type(key) in _SCALARS or type(key) is float:
         data = pickle.dumps(key, _PROTOCOL)

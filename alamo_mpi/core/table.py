@@ -88,7 +88,7 @@ class Table:
         """Return the value of a key, or None.  Lock-free; two or three reads."""
         load = self.reader.load
         while True:
-            words = self.bucket(key_hash).words
+            words = self._look(key_hash)[0]
             slot = _match(words, key_hash, 2)
             while slot:
                 found = load(words[slot + 1], key)
@@ -96,7 +96,7 @@ class Table:
                     break
                 if found:
                     return found
-                slot = _match(words, key_hash, slot + 2)
+                slot = _match(words, key_hash, slot + 1)
             else:
                 return None
 
@@ -112,12 +112,16 @@ class Table:
                     break
                 if found:
                     return Entry(bucket, bucket.offset + 8 * (slot + 1), pointer, found)
-                slot = _match(bucket.words, key_hash, slot + 2)
+                slot = _match(bucket.words, key_hash, slot + 1)
             else:
                 return None
 
     def bucket(self, key_hash: int) -> Bucket:
-        """Read the bucket that the hash belongs to: from the deepest page known, downwards."""
+        """Read the bucket that the hash belongs to."""
+        return Bucket(*self._look(key_hash))
+
+    def _look(self, key_hash: int) -> tuple[tuple[int, ...], int, int, int]:
+        """Read a bucket as a plain tuple: from the deepest page known, downwards."""
         shard = key_hash % self.nshards
         pages = self._pages[shard]
         level = self._depth[shard]
@@ -143,7 +147,7 @@ class Table:
                 raise self.destroyed()
             page = words[0] & at.ADDRESS_MASK
             if not page:
-                return Bucket(words, rank, offset, level)
+                return words, rank, offset, level
             level += 1
             pages[1 << 3 * level | key_hash >> 64 - 3 * level] = page
             if level > self._depth[shard]:
@@ -274,7 +278,7 @@ class Table:
                 return None
             if same:
                 return slot
-            slot = _match(words, key_hash, slot + 2)
+            slot = _match(words, key_hash, slot + 1)
         return 0
 
     # -- under the lock of a bucket ----------------------------------------------------------
@@ -437,10 +441,15 @@ class Table:
 
 def _match(words: tuple[int, ...], key_hash: int, start: int) -> int:
     """Return the first used slot from word `start` on that has the hash; 0 if there is none."""
-    for slot in range(start, at.BUCKET_WORDS, 2):
-        if words[slot] == key_hash and words[slot + 1]:
-            return slot
-    return 0
+    try:
+        while True:
+            start = words.index(key_hash, start)
+            # A pointer word may look like the hash; a slot that was emptied keeps its hash.
+            if start & 1 == 0 and words[start + 1]:
+                return start
+            start += 1
+    except ValueError:
+        return 0
 
 
 def _free_slot(words: tuple[int, ...]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from alamo_mpi.core.keyhash import Encoded, encode_key
+from alamo_mpi.core.keyhash import Encoded, encode_key, encode_scalar
 from alamo_mpi.core.records import Record
 from alamo_mpi.errors import SerializationError
 from alamo_mpi.runtime import packing
@@ -46,6 +46,8 @@ def _dump_key(key: object) -> bytes:
 
 def encode(key: object) -> Encoded:
     """Return a key's bytes and hash; see `core.keyhash.encode_key`."""
+    if type(key) is int:
+        return encode_scalar(key)
     return encode_key(key, _dump_key)
 
 
