@@ -30,6 +30,10 @@ _LARGEST_OWN_EXTENT = 1 << 20  # units: 64 MiB
 _FIRST_FOREIGN_EXTENT = 4 * at.PAGE_UNITS
 _LARGEST_FOREIGN_EXTENT = 1 << 14  # units: 1 MiB
 _JOINED_WRITE = 1 << 16
+_SCATTER = 0x9E3779B97F4A7C15  # odd: a bijection of 64-bit words, and of their low bits
+#: Blocks of up to this many units are cut from the heap so many at a time.
+_LARGEST_SLICED = 16
+_SLICES = 16
 
 
 def _bin(units: int) -> int:
@@ -192,7 +196,7 @@ class Allocator:
         self._window = window
         self._setting = setting
         self._manager = window.rank
-        self._sequence = 0
+        self._count = 0  #: of sequences given
         self._arenas: dict[int, _Arena] = {}
         self._end = window.nbytes // at.UNIT
 
@@ -277,11 +281,13 @@ class Allocator:
         window.write_word(rank, offset, self._next_sequence())
 
     def _next_sequence(self) -> int:
-        self._sequence += 1
-        if self._sequence & at.GENERATION_MASK == 0:
+        self._count += 1
+        if self._count & at.GENERATION_MASK == 0:
             # Generation 0 would match the sequence of a block that is being written.
-            self._sequence += 1
-        return self._sequence
+            self._count += 1
+        # Scattered over 64 bits, so that no stored number is taken for one; the low bits, the
+        # generation, still go through all their values before one comes again.
+        return self._count * _SCATTER & 0xFFFFFFFFFFFFFFFF
 
     def retire(self, pointer: int) -> None:
         """Return a block or page to its manager.
@@ -368,7 +374,7 @@ class Allocator:
             if start is None:
                 start = heap.take(units)
         else:
-            start = heap.take(units)
+            start = self._slice(arena, units) if units <= _LARGEST_SLICED else heap.take(units)
             if start is None and self.reclaim():
                 if parked := arena.small.get(units):
                     arena.parked -= units
@@ -386,6 +392,16 @@ class Allocator:
             start = heap.take(units)
             if start is None and self._lease(arena, units):
                 start = heap.take(units)
+        return start
+
+    def _slice(self, arena: _Arena, units: int) -> int | None:
+        """Take one small block, and park some more if there is room."""
+        start = arena.heap.take(units * _SLICES)
+        if start is None:
+            return arena.heap.take(units)
+        rest = range(start + units, start + units * _SLICES, units)
+        arena.small.setdefault(units, deque()).extend(rest)
+        arena.parked += units * len(rest)
         return start
 
     def _take_large(self, arena: _Arena, units: int) -> int | None:

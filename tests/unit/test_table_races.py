@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 
 import pytest
 
+from alamo_mpi.core import blocks
 from alamo_mpi.core import layout as at
 from alamo_mpi.core.blocks import Allocator
 from alamo_mpi.core.dictionary import Descriptor, Dictionary, create
@@ -21,6 +22,12 @@ from tests.support.fake_window import FakeWindow, Interleaver, Interrupted, Memo
 from tests.support.linearizability import ABSENT, UNKNOWN, Operation, linearizable
 
 KEYS = [b"k%d" % i for i in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def _reuse_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are cut one by one, so that freed ones are used again as soon as can be."""
+    monkeypatch.setattr(blocks, "_SLICES", 1)
 
 
 def poor_hash(key: bytes, spread: int) -> int:
