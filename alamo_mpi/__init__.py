@@ -31,8 +31,9 @@ if TYPE_CHECKING:
         TaskStateError,
         WorkersBusyError,
     )
+    from alamo_mpi.handle import AsyncDict
     from alamo_mpi.session import init, serve
-    from alamo_mpi.task import AsyncDict, Task
+    from alamo_mpi.task import Task
 
     __version__: str
 
@@ -65,7 +66,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncDict": "task",
+    "AsyncDict": "handle",
     "Batch": "batch",
     "CommunicationDomain": "core.access",
     "CommunicationObject": "core.access",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alamo_mpi import session
-from alamo_mpi.ending import status_of
+from alamo_mpi.ending import interactive, status_of
 from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.launcher import speaks_for_all
 
@@ -63,7 +63,7 @@ def run_program(program: Sequence[str]) -> None:
         print(f"alamo_mpi: {missing}", file=sys.stderr)
         sys.exit(STATUS_NO_PROGRAM)
     except BaseException as error:
-        _fail(error)
+        return _fail(error)
     sys.modules["__main__"] = module
     try:
         exec(code, module.__dict__)
@@ -82,7 +82,8 @@ def _fail(error: BaseException) -> None:
     error = error.with_traceback(trace)
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
     sys.excepthook(type(error), error, trace)
-    sys.exit(status_of(error))
+    if not interactive():
+        sys.exit(status_of(error))
 
 
 def _set_path(name: str) -> None:

@@ -14,9 +14,10 @@ from alamo_mpi.core import access
 from alamo_mpi.core.access import AccessTarget, DataAccess
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
+from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import infer
 from alamo_mpi.runtime.prepare import Calls
-from alamo_mpi.task import Accesses, AsyncDict, Task, _Compiled, _Function, default_timeout
+from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

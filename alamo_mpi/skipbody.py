@@ -34,7 +34,8 @@ from typing import Any
 
 __all__ = ["BodySkipped", "SkipBody", "check_caller"]
 
-_WITH_OPCODES = frozenset({"SETUP_WITH", "BEFORE_WITH"})
+#: What CPython 3.10, and 3.11 to 3.13, execute to call `__enter__`.
+_WITH_OPCODES = ("SETUP_WITH", "BEFORE_WITH")
 
 
 class BodySkipped(BaseException):
@@ -82,13 +83,21 @@ def check_caller(frame: FrameType | None) -> FrameType:
     RuntimeError
         When it does not, so that its body could not be skipped.
     """
-    if frame is not None:
-        code = frame.f_code.co_code
-        if 0 <= frame.f_lasti < len(code) and opcode.opname[code[frame.f_lasti]] in _WITH_OPCODES:
-            return frame
+    if frame is not None and _enters_with(frame.f_code.co_code, frame.f_lasti):
+        return frame
     where = "compiled code" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
     raise RuntimeError(
         "alamo_mpi.serve must be entered by a `with` statement of Python code, because the ranks "
         f"that serve skip its body; {where} enters it otherwise (contextlib.ExitStack, a direct "
         "call of __enter__, or a compiled module)."
     )
+
+
+def _enters_with(code: bytes, at: int) -> bool:
+    """Whether the instruction at offset `at` calls the `__enter__` of a ``with`` statement."""
+    if not 0 <= at < len(code):
+        return False
+    name = opcode.opname[code[at]]
+    # Since 3.14 it is an ordinary call of what LOAD_SPECIAL has found.
+    called = name == "CALL" and at >= 2 and opcode.opname[code[at - 2]] == "LOAD_SPECIAL"
+    return name in _WITH_OPCODES or called

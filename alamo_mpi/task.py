@@ -1,20 +1,18 @@
-"""Tasks and the handles of what they leave behind."""
+"""Tasks: what the user declares, starts and waits for."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from alamo_mpi.core import access
 from alamo_mpi.core.access import AccessTarget, DataAccess
 from alamo_mpi.core.states import State
-from alamo_mpi.errors import CancelledError, DependencyError, InternalError, TaskStateError
+from alamo_mpi.errors import TaskStateError
+from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import explain
-from alamo_mpi.runtime.failures import rebuild
 from alamo_mpi.runtime.functions import name_of
-from alamo_mpi.runtime.packing import ATOMS, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -23,83 +21,12 @@ if TYPE_CHECKING:
     from alamo_mpi.core.graph import Graph
     from alamo_mpi.runtime.submission import Submission
 
-__all__ = ["AsyncDict", "Task"]
+__all__ = ["Task"]
 
 #: The seed's "no limit", in seconds.
 default_timeout = 1e9
 
 Accesses = DataAccess | Iterable[DataAccess] | None
-
-
-class AsyncDict:
-    """Handle of one kind of output of a task: its result, stdout or stderr.
-
-    Made by the properties of `Task`, never by the user.
-    """
-
-    __slots__ = ("_task", "_what")
-
-    def __init__(self, task: Task, what: str) -> None:
-        self._task = task
-        self._what = what
-
-    def get(self, tuid: int | None = None, timeout: float | None = None) -> Any:
-        """Return the output of a task, waiting for its end if need be.
-
-        Parameters
-        ----------
-        tuid : int, optional
-            The uid of a subtask.  Needed for a compiled task of several subtasks, optional for any
-            other task.
-        timeout : float, optional
-            Seconds to wait for the task's end; by default as long as it takes.
-
-        Returns
-        -------
-        object
-            For `Task.result` what the task returned, for `Task.stdout` and `Task.stderr` the text
-            that it wrote (also when it failed).  Each call returns the same object.
-
-        Raises
-        ------
-        TimeoutError
-            If the task has not ended in time; it goes on.
-        BaseException
-            For a result: the exception that the task raised, with the traceback on its rank as
-            ``__cause__``.
-        RemoteError
-            In place of an exception that cannot be rebuilt here, and of ``SystemExit`` and
-            ``KeyboardInterrupt``, which would end the caller's program.
-        DependencyError
-            If the task was not run because one whose data it reads failed.
-        CancelledError
-            If the task was cancelled.
-        SerializationError
-            If the result cannot be rebuilt here.
-        TypeError
-            If `tuid` is missing for a compiled task of several subtasks.
-        KeyError
-            If no subtask has this uid.
-        TaskStateError
-            If the task was not started.
-
-        Notes
-        -----
-        Local, but for an output over 64 KiB, which is fetched from the worker that has it.
-        """
-        submission, index = self._task._locate(tuid)
-        if self._what == "result":
-            return self._task._result_of(submission, index, timeout)
-        return self._task._stream_of(submission, index, self._what, timeout)
-
-    def __repr__(self) -> str:
-        return f"<{self._what} of {self._task!r}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "A task's handle cannot be pickled. Pass it, or the task, as an argument of its own "
-            "(not inside a container) to a task of the same batch: the result takes its place."
-        )
 
 
 class Task:
@@ -298,11 +225,11 @@ class Task:
         submission = self._started()
         failed = submission.first_failure()
         if failed is not None:
-            self._result_of(submission, failed, None)
+            self._batch._manager.outcomes.result(submission, failed, None, self._reason)
         if error is not None:
             raise error
         if submission.program.ntasks == 1:
-            return self._result_of(submission, 0, None)
+            return self._batch._manager.outcomes.result(submission, 0, None, self._reason)
         return None
 
     # Outputs ----------------------------------------------------------------------------------
@@ -431,100 +358,13 @@ class Task:
         except KeyError:
             raise KeyError(f"compiled task {self._uid} has no subtask with uid {uid}") from None
 
-    def _await(self, submission: Submission, index: int, timeout: float | None) -> None:
-        def final() -> bool:
-            return submission.is_final(index)
-
-        if not final() and not self._batch._manager.drive(final, timeout):
-            raise TimeoutError(
-                f"Task {submission.uids[index]} {submission.names[index]!r} has not ended after "
-                f"{timeout:g} s"
-            )
-
-    def _result_of(self, submission: Submission, index: int, timeout: float | None) -> Any:
-        state = submission.program.states[index]
-        if state == State.DONE and index not in submission.kept:
-            payload = submission.results[index]
-            if type(payload) in ATOMS:
-                return payload
-        values = submission.values
-        if index not in values:
-            deadline = None if timeout is None else time.perf_counter() + timeout
-            self._await(submission, index, timeout)
-            rest = None if deadline is None else max(deadline - time.perf_counter(), 1e-3)
-            if submission.program.states[index] == State.DONE:
-                return self._value(submission, index, rest)
-            values[index] = self._error(submission, index)
-        value = values[index]
-        if submission.program.states[index] == State.DONE:
-            return value
-        # Without the frames that an earlier get() has left on it.
-        raise value.with_traceback(None)
-
-    def _value(self, submission: Submission, index: int, timeout: float | None) -> Any:
-        """Rebuild a result, fetching it from its worker if it is there."""
-        manager = self._batch._manager
-        kept = submission.kept.get(index)
-        if kept is None:
-            value = unpack(submission.results[index], manager.find_blob)
-        else:
-            rank, key = kept[0], (submission.uids[index], "result")
-            payload = manager.fetch(rank, key, timeout)
-            if payload is None:
-                raise InternalError(f"the result of task {key[0]} is not on rank {rank} any more")
-            value = unpack(payload[0], manager.find_blob)
-            if index not in submission.wanted:
-                manager.forget(rank, key)
-        # Two threads may come here at once; both get the first one's object.
-        return submission.values.setdefault(index, value)
-
-    def _error(self, submission: Submission, index: int) -> BaseException:
-        uid, name = submission.uids[index], submission.names[index]
-        title = f"Task {uid} {name!r}"
-        state = submission.program.states[index]
-        if state == State.CANCELLED:
-            return CancelledError(f"{title} was cancelled.", uid=uid, task_name=name)
-        if state == State.SKIPPED:
-            source, root = submission.roots[index]
-            error = DependencyError(
-                f"{title} was not run: {self._reason(submission, index, source, root)} task "
-                f"{source.uids[root]} {source.names[root]!r} failed.",
-                uid=uid,
-                task_name=name,
-            )
-            if root not in source.values:
-                source.values[root] = self._error(source, root)
-            error.__cause__ = source.values[root]
-            return error
-        failure, rank = submission.failures[index]
-        return rebuild(failure, name, uid, rank, self._batch._manager.hosts[rank])
-
-    def _reason(self, submission: Submission, index: int, source: Submission, root: int) -> str:
-        """Say through which data a failure reached a task, if that can be said in a few words."""
+    def _reason(self, root: int, index: int) -> str | None:
+        """Say through which data one subtask depends on another, if it does so directly."""
         compiled = self if isinstance(self, _Compiled) else self._parent
-        if source is submission and isinstance(compiled, _Compiled):
-            graph, subtasks = compiled._dag()
-            accesses = [task._accesses for task in subtasks]
-            why = explain(graph, accesses, root, index)
-            if why is not None:
-                return f"{why}, and"
-        return "it depends on data of a task that did not end well;"
-
-    def _stream_of(
-        self, submission: Submission, index: int, what: str, timeout: float | None
-    ) -> str:
-        self._await(submission, index, timeout)
-        streams = submission.streams.get(index)
-        if streams is None:
-            return ""
-        rank, out, err = streams
-        data = out if what == "stdout" else err
-        if isinstance(data, int):
-            payload = self._batch._manager.fetch(rank, (submission.uids[index], what), timeout)
-            if payload is None:
-                raise InternalError(f"the {what} of {self._title()} is not on rank {rank} any more")
-            data = payload[0]
-        return bytes(data).decode(errors="replace")
+        if not isinstance(compiled, _Compiled):
+            return None
+        graph, subtasks = compiled._dag()
+        return explain(graph, [task._accesses for task in subtasks], root, index)
 
 
 class _Function(Task):

@@ -76,18 +76,19 @@ class Chunk:
         else:
             room = max(int((budget_s - self.expected) / each_s), 0 if self.size else 1)
         room = min(room, MOST_TASKS - self.size)
-        ready = program.ready
-        while room > 0 and ready.count:
-            indices: Sequence[int] = ready.pop_range(room)
+        ready, states = program.ready, program.states
+        fresh = ready.pop_range(room)
+        returned: list[int] = []  # tasks that a worker gave back are held one by one
+        while not fresh and ready.count and len(returned) < room:
+            index = ready.pop(self.rank)
+            states[index] = _RUNNING
+            returned.append(index)
+            fresh = ready.pop_range(room - len(returned))
+        states[fresh.start : fresh.stop] = _RUNNING_BYTE * len(fresh)
+        for indices in (returned, fresh):
             if indices:
-                states = program.states
-                states[indices[0] : indices[-1] + 1] = _RUNNING_BYTE * len(indices)
-            else:  # tasks that a worker gave back are held one by one
-                indices = [ready.pop(self.rank)]
-                program.states[indices[0]] = _RUNNING
-            self._append(program, indices)
-            self.expected += each_s * len(indices)
-            room -= len(indices)
+                self._append(program, indices)
+                self.expected += each_s * len(indices)
 
     def _take_graph(self, program: Program, durations: Durations, budget_s: float) -> None:
         indices: list[int] = []
@@ -102,7 +103,9 @@ class Chunk:
                 break
             elif side:
                 index = side.pop()
-            elif ready.count and (self.expected < budget_s or not self.size + len(indices)):
+            elif not self.size + len(indices) or (
+                self.expected < budget_s and ready.has_for(self.rank)
+            ):
                 index = ready.pop(self.rank)
             else:
                 break
@@ -112,7 +115,7 @@ class Chunk:
                 if program.waiting and program.waiting[index]:
                     walk.chain = None
                     continue
-                ready.push(index, program.homes.get(index))
+                ready.push(index, program.home(index))
                 break
             indices.append(index)
             self.expected += float("inf") if each_s is None else each_s
@@ -149,6 +152,7 @@ class Chunk:
         tail = [(p, indices) for p, indices, _ in self.span(self.size - count, self.size)]
         keep = [(p, indices) for p, indices, _ in self.span(0, self.size - count)]
         self.parts = keep
+        self.expected *= (self.size - count) / self.size
         self.size -= count
         return tail
 
@@ -168,7 +172,7 @@ class _Walk:
         self._program = program
         self._durations = durations
         self._position = position
-        #: Predecessors of a task met inside the chunk.
+        #: Unfinished predecessors of a task that are not inside the chunk.
         self._met: dict[int, int] = {}
         #: Positions of those among them that it reads from.
         self._raw: dict[int, list[int]] = {}
@@ -190,19 +194,19 @@ class _Walk:
         graph = program.graph
         if graph is None:
             return
-        met, waiting = self._met, program.waiting
+        met, waiting, succ = self._met, program.waiting, graph.succ
         for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
-            successor = graph.succ[edge]
+            successor = succ[edge]
+            if successor >= program.ntasks:
+                continue  # joins are settled by the scheduler
             if graph.hazard[edge] & _RAW:
-                self._raw.setdefault(successor, []).append(position)
-            count = met.get(successor, 0) + 1
-            met[successor] = count
-            if (
-                count == waiting[successor]
-                and successor < program.ntasks  # joins are settled by the scheduler
-                and program.states[successor] == _WAITING
-                and successor not in program.doomed
-            ):
+                if successor in self._raw:
+                    self._raw[successor].append(position)
+                else:
+                    self._raw[successor] = [position]
+            left = met.get(successor) or waiting[successor]
+            met[successor] = left - 1
+            if left == 1 and successor not in program.doomed:
                 if self.chain is None:
                     self.chain = successor
                 else:

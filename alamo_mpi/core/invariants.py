@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
 from alamo_mpi.core.chunk import Chunk
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import InternalError
 
-__all__ = ["check_programs", "check_workers"]
-
-#: Chunks that one worker may have: the one it runs, and the next.
-_MOST_CHUNKS = 2
-
-
-class _Busy(Protocol):
-    """What is looked at of a worker."""
-
-    @property
-    def rank(self) -> int: ...
-
-    @property
-    def chunks(self) -> Sequence[Chunk]: ...
+__all__ = ["check_programs", "expect"]
 
 
 def check_programs(
@@ -52,44 +38,30 @@ def check_programs(
         for index in indices
     ]
     sent = set(on_workers)
-    _expect(len(sent) == len(on_workers), "no task is on two workers", None)
+    expect(len(sent) == len(on_workers), "no task is on two workers")
     for program in programs.values():
         _check_program(program, {index for pid, index in sent if pid == program.pid})
     ready = sum(program.ready.count for program in programs.values())
-    _expect(nready == ready, f"{nready} tasks are ready, not {ready}", None)
+    expect(nready == ready, f"{nready} tasks are ready, not {ready}")
 
 
 def _check_program(program: Program, sent: set[int]) -> None:
     states = program.states[: program.ntasks]
     nready = states.count(State.READY)
-    _expect(program.ready.count == nready, "the ready set holds the ready tasks", program)
-    _expect(not nready or program.queued, "a program with ready tasks is queued", program)
+    expect(program.ready.count == nready, "the ready set holds the ready tasks", program)
+    expect(not nready or program.queued, "a program with ready tasks is queued", program)
     final = sum(state >= FIRST_FINAL for state in states)
-    _expect(program.remaining == program.ntasks - final, "remaining tasks are counted", program)
-    _expect(program.remaining > 0, "a finished program is dropped", program)
+    expect(program.remaining == program.ntasks - final, "remaining tasks are counted", program)
+    expect(program.remaining > 0, "a finished program is dropped", program)
     for index, state in enumerate(states):
         running = state == State.RUNNING
-        _expect((index in sent) == running, f"task {index} runs as it is sent", program)
+        expect((index in sent) == running, f"task {index} runs as it is sent", program)
         waiting = state != State.WAITING or program.waiting[index] > 0
-        _expect(waiting, f"task {index} waits for somebody", program)
+        expect(waiting, f"task {index} waits for somebody", program)
 
 
-def check_workers(workers: Mapping[int, _Busy], idle: Container[int], half: Container[int]) -> None:
-    """Hold the workers against the lists of those that can take a chunk.
-
-    Raises
-    ------
-    InternalError
-        Naming the first contradiction.
-    """
-    for worker in workers.values():
-        count = len(worker.chunks)
-        _expect(count <= _MOST_CHUNKS, f"worker {worker.rank} has at most two chunks", None)
-        _expect((count == 0) == (worker.rank in idle), f"worker {worker.rank} idles", None)
-        _expect((count == 1) == (worker.rank in half), f"worker {worker.rank} has one", None)
-
-
-def _expect(truth: bool, what: str, program: Program | None) -> None:
+def expect(truth: bool, what: str, program: Program | None = None) -> None:
+    """Raise InternalError unless what was expected is true."""
     if not truth:
         where = "" if program is None else f" in program {program.pid}: {bytes(program.states)!r}"
         raise InternalError(f"The scheduler expected that {what}{where}.")

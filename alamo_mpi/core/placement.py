@@ -2,13 +2,14 @@
 
 `ReadySet` holds the ready tasks of one program.  A task with the longer way to an exit of the
 graph comes first (list scheduling by bottom level); among equals the order of the user's list
-holds.  A task whose big input lies on one rank is kept for that rank until others run dry.
+holds.  A task whose big input lies on one rank is kept for that rank: another one gets it only
+when it has nothing to do and nothing else is ready.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 __all__ = ["ReadySet"]
 
@@ -66,8 +67,27 @@ class ReadySet:
             self._cursor += 1
             return self._cursor - 1
         # Only tasks kept for others are left: an idle worker is worse than a moved array.
-        home, heap = max(self._homes.items(), key=lambda item: len(item[1]))
-        return self._drop(home, heap)
+        return self._drop(*self._fullest())
+
+    def peek(self, rank: int) -> int:
+        """Return what `pop` would, and leave it there.  O(1)."""
+        heap = self._homes.get(rank) or self._heap
+        if not heap:
+            if self._cursor < self._ntasks:
+                return self._cursor
+            _, heap = self._fullest()
+        return heap[0] % self._ntasks
+
+    def has_for(self, rank: int) -> bool:
+        """Tell whether `pop` would return a task that is not kept for another rank.  O(1)."""
+        return bool(self._heap) or self._cursor < self._ntasks or rank in self._homes
+
+    def home_among(self, ranks: Container[int]) -> int | None:
+        """Return one of these ranks for which a task is kept, if any is.  O(number of ranks)."""
+        for rank in self._homes:
+            if rank in ranks:
+                return rank
+        return None
 
     def pop_range(self, most: int) -> range:
         """Remove and return up to `most` consecutive tasks that have no preference.  O(1)."""
@@ -88,6 +108,10 @@ class ReadySet:
         self._homes.clear()
         self.count = 0
         return rest
+
+    def _fullest(self) -> tuple[int, list[int]]:
+        """Return the rank for which most tasks are kept, and these."""
+        return max(self._homes.items(), key=lambda item: len(item[1]))
 
     def _drop(self, home: int, heap: list[int]) -> int:
         index = heapq.heappop(heap) % self._ntasks

@@ -78,8 +78,8 @@ class Program:
         self.remaining = ntasks
         #: Task -> the task at the root, for tasks that a failure reached (RAW).
         self.doomed: dict[int, tuple[Program, int]] = {}
-        #: Task -> rank that holds its largest input.
-        self.homes: dict[int, int] = {}
+        #: Task -> size of its largest input that stayed on a worker, and that worker's rank.
+        self.homes: dict[int, tuple[int, int]] = {}
         #: Task -> tasks of other programs that take its result as an argument.
         self.watchers: dict[int, list[tuple[Program, int]]] = {}
         #: Task -> time at which it became ready; None if nobody asked, or all were from the start.
@@ -96,6 +96,15 @@ class Program:
             self.waiting = array("i", graph.indegree)
             levels = graph.bottom_levels() if graph.nedges else None
             self.ready = ReadySet(ntasks, levels)
+
+    def prefer(self, index: int, nbytes: int, rank: int) -> None:
+        """Note that an input of a task lies on a rank; the largest one decides."""
+        if nbytes > self.homes.get(index, (0, 0))[0]:
+            self.homes[index] = nbytes, rank
+
+    def home(self, index: int) -> int | None:
+        """Return the rank that a task is best run on, if there is one."""
+        return self.homes[index][1] if index in self.homes else None
 
     def kind(self, index: int) -> int:
         """Return the function id of a task."""

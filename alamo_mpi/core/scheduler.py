@@ -10,9 +10,7 @@ them in order.  The rules:
    stays ordered after its predecessors too.
 3. Join nodes pass completion and doom on at no cost; they are settled here and never sent.
 4. Programs are served in the order of submission; within one, by `placement`.
-5. A worker has at most two chunks: the one it runs and, where tasks are short, the next.
-6. When a worker is idle and nothing is ready, the worker that is most behind gives back what it
-   has not started, and that is cut anew: a wrong estimate costs one long task, not a chunk.
+5. Who gets the next chunk, and who is asked to give back what it has not started, `crew` says.
 
 ``Scheduler.check`` asserts the invariants; the tests call it after every event.
 """
@@ -20,10 +18,10 @@ them in order.  The rules:
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Iterable, Sequence
 
 from alamo_mpi.core.chunk import LONGEST_S, SHORTEST_S, Chunk
+from alamo_mpi.core.crew import Crew
 from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.events import (
     Command,
@@ -40,7 +38,7 @@ from alamo_mpi.core.events import (
     Unrun,
 )
 from alamo_mpi.core.hazards import Hazard
-from alamo_mpi.core.invariants import check_programs, check_workers
+from alamo_mpi.core.invariants import check_programs
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import InternalError
@@ -55,31 +53,8 @@ _RUNNING = int(State.RUNNING)
 _DONE = int(State.DONE)
 _DONE_BYTE = bytes([State.DONE])
 
-#: A task shorter than this may stand behind another one though a worker is about to be idle.
-_TINY_S = 1e-3
-#: A worker that says nothing for this long is asked for what it has not started.
-_LATE_S = 2e-3
 #: Results smaller than this do not tie their readers to the worker that holds them.
 _HEAVY_NBYTES = 1 << 16
-
-
-class _Worker:
-    """What the scheduler knows of one worker."""
-
-    __slots__ = ("chunks", "patience_s", "rank", "recalled", "since")
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        #: Chunks sent and not ended, in the order in which the worker runs them.
-        self.chunks: list[Chunk] = []
-        #: When it last spoke, or got work after it had none.
-        self.since = 0.0
-        #: How long after that it is asked for its rest.  Doubled each time it gave back all it
-        #: had, until a task of its own has ended: where messages are slower than `_LATE_S`, two
-        #: workers would else pass a chunk to and fro and never begin it.
-        self.patience_s = _LATE_S
-        #: Whether a recall is on its way.
-        self.recalled = False
 
 
 class Scheduler:
@@ -94,7 +69,7 @@ class Scheduler:
     """
 
     def __init__(self, ranks: Iterable[int], durations: Durations | None = None) -> None:
-        self._workers = {rank: _Worker(rank) for rank in ranks}
+        self._crew = Crew(ranks)
         self._durations = durations if durations is not None else Durations()
         #: Programs with unfinished tasks, by number.
         self._programs: dict[int, Program] = {}
@@ -105,12 +80,7 @@ class Scheduler:
         #: Chunks on workers, by number.
         self._chunks: dict[int, Chunk] = {}
         self._next_chunk = 0
-        #: Workers without a chunk, and with one: who gets the next.
-        self._idle = dict(self._workers)
-        self._half: dict[int, _Worker] = {}
         self._now = 0.0
-        #: No worker is late before this: saves the look at all of them after most events.
-        self._late_at = math.inf
         self._terminated = False
         self._commands: list[Command] = []
         #: Programs whose last task became final in this event.
@@ -152,8 +122,10 @@ class Scheduler:
             self._commands.append(Finished(program))
         self._ended.clear()
         self._fill()
-        if self._now >= self._late_at and self._idle and not self._nready:
-            self._recall()
+        if self._chunks and not self._nready and not self._terminated:
+            rank = self._crew.recall(self._now)
+            if rank is not None:
+                self._commands.append(RecallTail(rank))
         commands, self._commands = self._commands, []
         return commands
 
@@ -165,11 +137,13 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Number of answers that workers owe: chunks under way, and recalls."""
-        return len(self._chunks) + sum(worker.recalled for worker in self._workers.values())
+        return len(self._chunks) + self._crew.nrecalled
 
     # Events -----------------------------------------------------------------------------------
 
     def _submitted(self, program: Program) -> None:
+        if program.pid in self._programs:
+            raise InternalError(f"program {program.pid} was submitted before")
         self._programs[program.pid] = program
         self._nready += program.ready.count
         for index, producer, source in program.externals:
@@ -204,33 +178,27 @@ class Scheduler:
                 self._settle_all(program, indices)
             else:
                 self._settle_each(chunk, program, indices, offset, event)
-        worker = self._workers[chunk.rank]
-        worker.since = self._now
-        worker.patience_s = _LATE_S
+        self._crew.progressed(chunk.rank, self._now)
         if chunk.done == chunk.size:
-            self._end_chunk(worker, chunk)
+            self._end_chunk(chunk)
 
     def _tail_returned(self, event: TailReturned) -> None:
-        worker = self._workers[event.rank]
-        worker.recalled = False
-        # It has spoken: asked again at once, it would answer the same until its task ends.
-        worker.since = self._now
+        if event.rank not in self._crew.workers:
+            raise InternalError(f"{event} comes from rank {event.rank}, which is no worker here")
         for number, count in event.tails.items():
             chunk = self._chunks.get(number)
-            if chunk is None or count > chunk.size - chunk.done:
+            if chunk is None or chunk.rank != event.rank or count > chunk.size - chunk.done:
                 raise InternalError(f"{event} does not fit the chunks: {self._chunks}")
             for program, indices in chunk.cut_tail(count):
                 for index in indices:
                     self._take_back(program, index)
             if chunk.done == chunk.size:
-                self._end_chunk(worker, chunk)
-        if not worker.chunks:
-            worker.patience_s *= 2
-        self._expect_from(worker)
+                self._end_chunk(chunk)
+        self._crew.answered(event.rank, self._now)
 
     def _terminate(self) -> None:
         self._terminated = True
-        for worker in self._workers.values():
+        for worker in self._crew.workers.values():
             if worker.chunks:
                 numbers = [chunk.number for chunk in worker.chunks]
                 self._commands.append(Interrupted(worker.rank, numbers))
@@ -260,8 +228,9 @@ class Scheduler:
         for at, index in enumerate(indices, offset):
             failed = event.failures.get(at)
             if failed is None:
-                if event.kept.get(at, 0) >= _HEAVY_NBYTES:
-                    self._prefer(program, index, chunk.rank)
+                nbytes = event.kept.get(at, 0)
+                if nbytes >= _HEAVY_NBYTES:
+                    self._prefer(program, index, nbytes, chunk.rank)
                 self._settle(program, index, State.DONE, None)
                 continue
             root = None
@@ -282,25 +251,31 @@ class Scheduler:
                 self._count_down(program, 1)
             graph = program.graph
             if graph is not None:
+                waiting, succ = program.waiting, graph.succ
                 for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
-                    carried = doom if graph.hazard[edge] & _RAW else None
-                    self._tell(program, graph.succ[edge], carried, stack)
-            for other, successor in program.watchers.pop(index, ()):
-                self._tell(other, successor, doom, stack)
+                    successor = succ[edge]
+                    if doom is not None and graph.hazard[edge] & _RAW:
+                        program.doomed.setdefault(successor, doom)
+                    left = waiting[successor] - 1
+                    waiting[successor] = left
+                    if not left:
+                        self._go_on(program, successor, stack)
+            for other, reader in program.watchers.pop(index, ()) if program.watchers else ():
+                if doom is not None:
+                    other.doomed.setdefault(reader, doom)
+                other.waiting[reader] -= 1
+                if not other.waiting[reader]:
+                    self._go_on(other, reader, stack)
 
-    def _tell(
+    def _go_on(
         self,
         program: Program,
         index: int,
-        doom: tuple[Program, int] | None,
         stack: list[tuple[Program, int, State, tuple[Program, int] | None]],
     ) -> None:
-        """Tell a node that one of its predecessors is final, and with what doom if it failed."""
-        if doom is not None:
-            program.doomed.setdefault(index, doom)
-        program.waiting[index] -= 1
-        if program.waiting[index] or program.states[index] != _WAITING:
-            return  # others are unfinished, or it runs behind its predecessor in the same chunk
+        """Release, skip or settle a node whose last predecessor has become final."""
+        if program.states[index] != _WAITING:
+            return  # it runs behind its predecessor in the same chunk, or was cancelled
         doom = program.doomed.get(index)
         if doom is not None:
             if index < program.ntasks:
@@ -324,9 +299,10 @@ class Scheduler:
         program.states[index] = _READY
         if program.ready_at is not None:
             program.ready_at[index] = self._now
-        program.ready.push(index, program.homes.get(index))
+        program.ready.push(index, program.home(index) if program.homes else None)
         self._nready += 1
-        self._enqueue(program)
+        if not program.queued:
+            self._enqueue(program)
 
     def _take_back(self, program: Program, index: int) -> None:
         """Put a task that was sent but not started where it stood before."""
@@ -354,14 +330,15 @@ class Scheduler:
         if not program.remaining:
             self._ended.append(program)
 
-    def _prefer(self, program: Program, index: int, rank: int) -> None:
+    def _prefer(self, program: Program, index: int, nbytes: int, rank: int) -> None:
         """Tie the readers of a big result to the rank that holds it."""
         graph = program.graph
-        if graph is None:
-            return
-        for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
-            if graph.hazard[edge] & _VALUE:
-                program.homes[graph.succ[edge]] = rank
+        if graph is not None:
+            for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
+                if graph.hazard[edge] & _VALUE:
+                    program.prefer(graph.succ[edge], nbytes, rank)
+        for other, reader in program.watchers.get(index, ()):
+            other.prefer(reader, nbytes, rank)
 
     # Workers ----------------------------------------------------------------------------------
 
@@ -383,84 +360,37 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Give chunks to workers while there are both."""
-        while self._nready:
-            worker = self._next_worker()
-            if worker is None:
+        while (program := self._head()) is not None:
+            rank = self._crew.next(program.ready, self._nready)
+            if rank is None:
                 return
-            chunk = self._cut(worker.rank)
-            if not worker.chunks:
-                worker.since = self._now
-                del self._idle[worker.rank]
-                self._half[worker.rank] = worker
-            else:
-                del self._half[worker.rank]
-            worker.chunks.append(chunk)
-            self._expect_from(worker)
+            chunk = self._cut(rank, program)
+            self._crew.give(chunk, self._now)
             self._chunks[chunk.number] = chunk
             self._commands.append(SendChunk(chunk))
 
-    def _next_worker(self) -> _Worker | None:
-        """Return an idle worker, else one whose present chunk is short enough to add another."""
-        for worker in self._idle.values():
-            return worker
-        for worker in self._half.values():
-            chunk = worker.chunks[0]
-            if chunk.expected > 2 * LONGEST_S or worker.recalled:
-                continue
-            # Of long tasks the last few are left for whoever is idle first.
-            if self._nready > len(self._workers) or chunk.expected <= _TINY_S * chunk.size:
-                return worker
-        return None
-
-    def _cut(self, rank: int) -> Chunk:
-        """Cut the next chunk for a worker; some task must be ready."""
+    def _cut(self, rank: int, program: Program) -> Chunk:
+        """Cut the next chunk for a worker, from a program with ready tasks on."""
         chunk = Chunk(self._next_chunk, rank)
         self._next_chunk += 1
         budget = SHORTEST_S
-        program = self._head()
-        if program is not None:
-            each_s = self._durations.of(program.kind(0))
-            if each_s is not None:
-                share = each_s * self._nready / (2 * len(self._workers))
-                budget = min(max(share, SHORTEST_S), LONGEST_S)
-        while program is not None and not chunk.full(budget):
-            before, size = program.ready.count, chunk.size
-            chunk.take(program, self._durations, budget)
-            self._nready -= before - program.ready.count
-            if program.ready.count or chunk.size == size:
+        each_s = self._durations.of(program.kind(program.ready.peek(rank)))
+        if each_s is not None:
+            share = each_s * self._nready / (2 * len(self._crew.workers))
+            budget = min(max(share, SHORTEST_S), LONGEST_S)
+        following: Program | None = program
+        while following is not None and not chunk.full(budget):
+            before, size = following.ready.count, chunk.size
+            chunk.take(following, self._durations, budget)
+            self._nready -= before - following.ready.count
+            if following.ready.count or chunk.size == size:
                 break
-            program = self._head()
+            following = self._head()
         return chunk
 
-    def _end_chunk(self, worker: _Worker, chunk: Chunk) -> None:
-        worker.chunks.remove(chunk)
+    def _end_chunk(self, chunk: Chunk) -> None:
         del self._chunks[chunk.number]
-        if worker.chunks:
-            self._half[worker.rank] = worker
-        else:
-            self._half.pop(worker.rank, None)
-            self._idle[worker.rank] = worker
-
-    def _expect_from(self, worker: _Worker) -> None:
-        """Note by when a worker should have spoken."""
-        self._late_at = min(self._late_at, worker.since + worker.patience_s)
-
-    def _recall(self) -> None:
-        """Ask the worker with the most left among those that are late, as another is idle."""
-        self._late_at = math.inf
-        if self._terminated:
-            return  # what is not started was asked back already
-        late, most = None, 0
-        for worker in self._workers.values():
-            waiting = sum(chunk.size - chunk.done for chunk in worker.chunks) - 1
-            if waiting <= 0 or worker.recalled:
-                continue
-            self._expect_from(worker)
-            if waiting > most and self._now >= worker.since + worker.patience_s:
-                late, most = worker, waiting
-        if late is not None:
-            late.recalled = True
-            self._commands.append(RecallTail(late.rank))
+        self._crew.ended(chunk)
 
     # Invariants -------------------------------------------------------------------------------
 
@@ -473,4 +403,4 @@ class Scheduler:
             Naming the first contradiction.
         """
         check_programs(self._programs, self._chunks, self._nready)
-        check_workers(self._workers, self._idle, self._half)
+        self._crew.check()

@@ -170,19 +170,24 @@ def flush_streams() -> None:
 
 
 def unlink_shared_memory() -> None:
-    """Remove the names of the shared memory that MPICH has mapped here; local.
+    """Remove the names of the shared memory that MPI has mapped here; local.
 
     Notes
     -----
     MPICH removes its ``/dev/shm/mpich_shm_*`` in ``MPI_Finalize`` alone, so that each aborted job
-    would leave some megabytes there until the next boot.  The name is of no use once all ranks of
-    the host have mapped it: call this after a collective of them.  ``MPI_Finalize`` does not mind.
+    would leave some megabytes there until the next boot.  Open MPI leaves ``sm_segment.*`` behind
+    after every program that was started without its launcher, however it ended.  Such a name is
+    of no use once all ranks of the host have mapped it: call this after a collective of them.
+    (Open MPI's ranks map those of others later, but for those its launcher cleans up.)
+    ``MPI_Finalize`` does not mind.
     """
     try:
         maps = Path("/proc/self/maps").read_text(errors="replace")
     except OSError:
         return
-    for name in set(re.findall(r"/dev/shm/mpich_shm_\S+", maps)):
+    alone = MPI.COMM_WORLD.Get_size() == 1
+    pattern = r"/dev/shm/(?:mpich_shm_|sm_segment\.)\S+" if alone else r"/dev/shm/mpich_shm_\S+"
+    for name in set(re.findall(pattern, maps)):
         with contextlib.suppress(OSError):
             os.unlink(name)
 

@@ -12,7 +12,6 @@ import logging
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -37,7 +36,6 @@ from alamo_mpi.core.messages import (
     INTERRUPTED,
     Configure,
     Fetch,
-    Forget,
     Interrupt,
     Progress,
     Recall,
@@ -52,12 +50,12 @@ from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.blobs import BlobTable
-from alamo_mpi.runtime.callbacks import CallbackQueue
 from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.functions import FunctionTable
+from alamo_mpi.runtime.ledger import Ledger
 from alamo_mpi.runtime.local import LocalOutput, local_worker
-from alamo_mpi.runtime.packing import private, unpack
+from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.roster import LiveBatch, Roster
@@ -88,6 +86,8 @@ class Manager:
         Makes submissions of tasks.
     roster : Roster
         The live batches.
+    outcomes : Outcomes
+        Gives clients what came back of their tasks.
     """
 
     def __init__(self, world: World) -> None:
@@ -96,19 +96,18 @@ class Manager:
         self._transport = Transport(world)
         workers = tuple(range(1, world.size)) if world.size > 1 else (0,)
         self.roster = Roster(workers)
-        functions, self._blobs = FunctionTable(), BlobTable()
-        self.preparer = Preparer(functions, self._blobs)
-        #: Every unfinished submission by program number.
-        self._submissions: dict[int, Submission] = {}
-        self._composer = Composer(functions, self._blobs, self._submissions)
-        self._callbacks = CallbackQueue(self.lock, self._value_for_callback, self._over)
-        self._live_of: dict[int, LiveBatch] = {}
+        functions, blobs = FunctionTable(), BlobTable()
+        self.preparer = Preparer(functions, blobs)
+        self.outcomes = Outcomes(
+            self.drive, self.fetch, lambda number: bytearray(blobs[number].data), world.hosts
+        )
+        self._ledger = Ledger(
+            self._send, blobs, self.lock, self.outcomes.value, self._release_if_over
+        )
+        self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
         self._fetches: dict[tuple[int, str], list[tuple[Any] | None]] = {}
         self._search_path: list[str] = []
-        #: Values on workers that nobody can ask for any more: (rank, key).  Filled by finalizers,
-        #: on any thread and at any moment, so only appended to there.
-        self._unreachable: deque[tuple[int, tuple[int, str]]] = deque()
         self._abandoned: deque[LiveBatch] = deque()
         self._stopped: dict[int, float] = {}
         self._ticked = 0.0
@@ -148,16 +147,9 @@ class Manager:
         """Hand a submission to its batch's scheduler; local, returns at once."""
         with self.lock:
             now = submission.submitted = time.perf_counter()
-            program = submission.program
-            self._submissions[program.pid] = live.submissions[program.pid] = submission
-            # Weak, so that a submission is freed as soon as no task of it is held.
-            program.owner = weakref.ref(submission)
-            self._live_of[program.pid] = live
-            for entries in submission.inputs.values():
-                for _, producer, there in entries:
-                    producer.wanted[there] = producer.wanted.get(there, 0) + 1
+            self._ledger.add(live, submission)
             self._share_search_path(live)
-            self._handle(live, Submitted(program))
+            self._handle(live, Submitted(submission.program))
             # Starting many tasks must not keep the ends of earlier ones waiting.
             if now - self._driver.last_turn > _TICK_S:
                 self._receive()
@@ -211,13 +203,9 @@ class Manager:
             raise TimeoutError(f"the value of task {key[0]} did not arrive within {timeout} s")
         return answer[0]
 
-    def find_blob(self, number: int) -> Any:
-        """Return a copy of a shared buffer, for unpacking on this rank."""
-        return bytearray(self._blobs[number].data)
-
     def in_callback(self, submission: Submission | None = None) -> bool:
         """Tell whether this thread runs a callback, of this submission if given."""
-        return self._callbacks.inside(submission)
+        return self._ledger.callbacks.inside(submission)
 
     def close(self, live: LiveBatch, client: int) -> None:
         """Note that a client submits nothing more."""
@@ -255,8 +243,8 @@ class Manager:
                 moved |= self._local.step()
             finally:
                 self._driver.give_task()
-        while self._callbacks.due:
-            moved |= self._callbacks.run()
+        while self._ledger.callbacks.due:
+            moved |= self._ledger.callbacks.run()
         return moved
 
     def _receive(self) -> bool:
@@ -275,9 +263,7 @@ class Manager:
     def _tick(self, now: float) -> None:
         self._ticked = now
         self._end_abandoned()
-        while self._unreachable:
-            rank, key = self._unreachable.popleft()
-            self._send(rank, Forget([], [key]))
+        self._ledger.free_unreachable()
         for live in self.roster.batches:
             if live.scheduler.running:
                 self._handle(live, Ticked())
@@ -316,109 +302,15 @@ class Manager:
             self._send(command.chunk.rank, run)
         elif isinstance(command, Settled):
             assert message is not None
-            self._settled(live, command, message)
+            self._ledger.settled(command, message)
         elif isinstance(command, Unrun):
-            self._unrun(live, command)
+            self._ledger.unrun(command)
         elif isinstance(command, Finished):
-            self._finished(live, self._submissions[command.program.pid])
+            self._ledger.finished(command.program)
         elif isinstance(command, RecallTail):
             self._send(command.rank, Recall())
         elif isinstance(command, Interrupted):
             self._send(command.rank, Interrupt(command.chunks))
-
-    # Ends of tasks ----------------------------------------------------------------------------
-
-    def _settled(self, live: LiveBatch, command: Settled, message: Progress) -> None:
-        submission = live.submissions[command.program.pid]
-        indices, program = command.indices, command.program
-        had_kept = bool(submission.kept or submission.streams)
-        submission.store(message, indices, command.offset, command.rank)
-        if message.failures:
-            for index in indices:
-                if program.states[index] == State.SKIPPED:
-                    self._note_root(submission, index)
-        if not had_kept and (submission.kept or submission.streams):
-            self._free_with(submission)
-        if live.recorder is not None:
-            live.recorder.ended(submission, indices, command.offset, command.rank, message)
-        if submission.blobs or submission.inputs:
-            for index in indices:
-                self._free_inputs(submission, index)
-        submission.drop_arguments(indices)
-        if submission.callbacks:
-            for index in indices:
-                if index in submission.callbacks:
-                    self._callbacks.settled(submission, index)
-
-    def _unrun(self, live: LiveBatch, command: Unrun) -> None:
-        submission, index = live.submissions[command.program.pid], command.task
-        if command.state == State.SKIPPED:
-            self._note_root(submission, index)
-        if live.recorder is not None:
-            live.recorder.not_run(submission, index)
-        self._free_inputs(submission, index)
-        if index in submission.callbacks:
-            self._callbacks.settled(submission, index)
-
-    def _note_root(self, submission: Submission, index: int) -> None:
-        program, root = submission.program.doomed[index]
-        owner = program.owner() if program.owner is not None else None
-        # Whoever depends on a task holds it, so its submission cannot be gone.
-        assert isinstance(owner, Submission)
-        submission.roots[index] = owner, root
-
-    def _free_inputs(self, submission: Submission, index: int) -> None:
-        """Free what a task needed and no other task needs."""
-        for number in submission.blobs.pop(index, ()):
-            for blob in self._blobs.release(number):
-                for rank in blob.holders:
-                    self._send(rank, Forget([blob.number], []))
-        for _, producer, there in submission.inputs.pop(index, ()):
-            producer.wanted[there] -= 1
-            if not producer.wanted[there]:
-                del producer.wanted[there]
-                rank = producer.homes.pop(there, -1)
-                if rank >= 0 and there not in producer.kept:
-                    self._send(rank, Forget([], [(producer.uids[there], "result")]))
-
-    def _free_with(self, submission: Submission) -> None:
-        """Free what workers keep of a submission once nobody holds it."""
-        kept, streams, uids = submission.kept, submission.streams, submission.uids
-        unreachable = self._unreachable
-
-        def free() -> None:
-            unreachable.extend((rank, (uids[i], "result")) for i, (rank, _) in kept.items())
-            for index, (rank, out, err) in streams.items():
-                for what, data in (("stdout", out), ("stderr", err)):
-                    if isinstance(data, int):
-                        unreachable.append((rank, (uids[index], what)))
-
-        # At the end of the program the workers go, and what they keep with them.
-        finalizer = weakref.finalize(submission, free)
-        finalizer.atexit = False
-
-    def _finished(self, live: LiveBatch, submission: Submission) -> None:
-        self._callbacks.finished(submission)
-        if submission.over:
-            self._over(submission)
-
-    def _over(self, submission: Submission) -> None:
-        pid = submission.program.pid
-        live = self._live_of.pop(pid)
-        del live.submissions[pid], self._submissions[pid]
-        self._release_if_over(live)
-
-    def _value_for_callback(self, submission: Submission, index: int) -> Any:
-        if index not in submission.values:
-            kept = submission.kept.get(index)
-            payload = submission.results[index]
-            if kept is not None:
-                found = self.fetch(kept[0], (submission.uids[index], "result"), None)
-                if found is None:
-                    raise InternalError(f"the result of task {submission.uids[index]} is gone")
-                payload = found[0]
-            submission.values[index] = unpack(private(payload), self.find_blob)
-        return submission.values[index]
 
     # Ends of batches --------------------------------------------------------------------------
 

@@ -78,9 +78,9 @@ class Spool:
             Give the room on disk back in any case, not only when it is much.
         """
         size = os.lseek(self.fd, 0, os.SEEK_END)
-        if size == self.mark:
+        if size == self.mark and not cut:
             return b""
-        intact = size > self.mark and os.pread(self.fd, len(_MAGIC), 0) == _MAGIC
+        intact = size >= self.mark and os.pread(self.fd, len(_MAGIC), 0) == _MAGIC
         data = self._read_range(self.mark if intact else 0, size)
         if not intact:
             self._reset()

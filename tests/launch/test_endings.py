@@ -70,7 +70,7 @@ def run_to_end(way: str, app: Path) -> Run:
     nranks, command = WAYS[way]
     run = mpirun(nranks, [*command, str(app)], cwd=app.parent)
     run.check_clean()
-    assert "READY" in run.stdout, run
+    assert "READY" in run.stdout, str(run)
     return run
 
 
@@ -80,21 +80,21 @@ class TestIdleWorkers:
 
     def test_end_of_the_program(self, way: str, write: Write) -> None:
         run = run_to_end(way, write(IDLE, "batch.close(); batch.join()\n"))
-        assert (run.rc, run.stderr) == (0, ""), run
+        assert (run.rc, run.stderr) == (0, ""), str(run)
 
     def test_batch_left_open(self, way: str, write: Write) -> None:
         run = run_to_end(way, write(IDLE))
-        assert run.rc == 0, run
-        assert "Traceback" not in run.stderr, run
+        assert run.rc == 0, str(run)
+        assert "Traceback" not in run.stderr, str(run)
 
     @pytest.mark.parametrize(
         ("status", "rc"), [("", 0), ("None", 0), ("0", 0), ("3", 3), ("'last words'", 1)]
     )
     def test_sys_exit(self, way: str, status: str, rc: int, write: Write) -> None:
         run = run_to_end(way, write(IDLE, f"batch.close(); batch.join(); sys.exit({status})\n"))
-        assert run.rc == rc, run
+        assert run.rc == rc, str(run)
         assert run.stderr.count("last words") == (1 if "words" in status else 0)
-        assert "Traceback" not in run.stderr, run
+        assert "Traceback" not in run.stderr, str(run)
 
     def test_unhandled_error(self, way: str, write: Write) -> None:
         path = write(
@@ -108,10 +108,10 @@ class TestIdleWorkers:
             """,
         )
         run = run_to_end(way, path)
-        assert run.rc == 1, run
-        assert run.stderr.count("Traceback (most recent call last)") == 1, run
-        assert run.stderr.count("ValueError: boom") == 1, run
-        assert "FROM ATEXIT" in run.stdout, run
+        assert run.rc == 1, str(run)
+        assert run.stderr.count("Traceback (most recent call last)") == 1, str(run)
+        assert run.stderr.count("ValueError: boom") == 1, str(run)
+        assert "FROM ATEXIT" in run.stdout, str(run)
         assert (path.parent / "log.txt").read_text() == "not flushed by the program"
 
 
@@ -122,32 +122,32 @@ class TestBusyWorkers:
 
     def test_unhandled_error(self, way: str, tasks: str, write: Write) -> None:
         run = run_to_end(way, write(tasks, "raise ValueError('boom')\n"))
-        assert run.rc == 1, run
+        assert run.rc == 1, str(run)
         assert run.seconds < LIMIT_S
-        assert run.stderr.count("Traceback (most recent call last)") == 1, run
-        assert run.stderr.count("ValueError: boom") == 1, run
+        assert run.stderr.count("Traceback (most recent call last)") == 1, str(run)
+        assert run.stderr.count("ValueError: boom") == 1, str(run)
 
     def test_unhandled_error_inside_with(self, way: str, tasks: str, write: Write) -> None:
         path = write(tasks, "with batch:\n    raise ValueError('boom')\n")
         run = run_to_end(way, path)
-        assert run.rc == 1, run
+        assert run.rc == 1, str(run)
         assert run.seconds < LIMIT_S
-        assert run.stderr.count("ValueError: boom") == 1, run
+        assert run.stderr.count("ValueError: boom") == 1, str(run)
 
     @pytest.mark.parametrize(("status", "rc"), [("3", 3), ("'last words'", 1)])
     def test_sys_exit(self, way: str, tasks: str, status: str, rc: int, write: Write) -> None:
         run = run_to_end(way, write(tasks, f"sys.exit({status})\n"))
-        assert run.rc == rc, run
+        assert run.rc == rc, str(run)
         assert run.seconds < LIMIT_S
-        assert "Traceback" not in run.stderr, run
+        assert "Traceback" not in run.stderr, str(run)
 
     def test_end_of_the_program(self, way: str, tasks: str, write: Write) -> None:
         """Nobody waits for the tasks: they are ended, and where that fails, so has the program."""
         run = run_to_end(way, write(tasks))
         assert run.seconds < LIMIT_S
-        assert run.rc == (0 if tasks is BUSY else 1), run
-        assert ("the job is aborted" in run.stderr) == (tasks is STUCK), run
-        assert "without close() and join()" in run.stderr, run
+        assert run.rc == (0 if tasks is BUSY else 1), str(run)
+        assert ("the job is aborted" in run.stderr) == (tasks is STUCK), str(run)
+        assert "without close() and join()" in run.stderr, str(run)
 
 
 #: What rank 0 does while the signal comes.
@@ -173,14 +173,14 @@ DOING = {
 class TestSignals:
     def test_interrupt(self, way: str, doing: str, write: Write) -> None:
         run = self._signal(way, doing, write, "interrupt")
-        assert run.stderr.count("Traceback (most recent call last)") <= 1, run
+        assert run.stderr.count("Traceback (most recent call last)") <= 1, str(run)
         if launcher().family == "MPICH" or way == "alone":
             # Open MPI's launcher keeps the signal to itself and ends the ranks.
-            assert run.stderr.count("KeyboardInterrupt") == 1, run
+            assert run.stderr.count("KeyboardInterrupt") == 1, str(run)
 
     def test_terminate(self, way: str, doing: str, write: Write) -> None:
         run = self._signal(way, doing, write, "terminate")
-        assert "Traceback" not in run.stderr, run
+        assert "Traceback" not in run.stderr, str(run)
 
     @staticmethod
     def _signal(way: str, doing: str, write: Write, name: str) -> Run:
@@ -192,7 +192,7 @@ class TestSignals:
             getattr(started, name)()
             run = started.finish()
         run.check_clean()
-        assert run.rc != 0, run
+        assert run.rc != 0, str(run)
         assert run.seconds < LIMIT_S
         return run
 
@@ -212,7 +212,7 @@ class TestWorkers:
         nranks, command = WAYS[way]
         run = mpirun(nranks, [*command, str(path)])
         run.check_clean()
-        assert run.rc != 0, run
+        assert run.rc != 0, str(run)
         assert run.seconds < 2 * LIMIT_S
 
     def test_programs_of_tasks_can_be_interrupted(self, way: str, write: Write) -> None:
@@ -230,7 +230,7 @@ class TestWorkers:
             """,
         )
         run = run_to_end(way, path)
-        assert (run.rc, run.stdout.splitlines()[-1]) == (0, "b'True\\n'"), run
+        assert (run.rc, run.stdout.splitlines()[-1]) == (0, "b'True\\n'"), str(run)
 
 
 def test_an_error_inside_a_worker(write: Write) -> None:
@@ -253,8 +253,8 @@ def test_an_error_inside_a_worker(write: Write) -> None:
     )
     run = mpirun(NRANKS, [str(path)])
     run.check_clean()
-    assert run.rc == 1, run
-    assert run.stderr.count("RuntimeError: broken worker") == 1, run
+    assert run.rc == 1, str(run)
+    assert run.stderr.count("RuntimeError: broken worker") == 1, str(run)
     assert run.seconds < 2 * LIMIT_S
 
 
@@ -274,8 +274,8 @@ def test_rank_0_cannot_start_its_manager(write: Write) -> None:
     )
     run = mpirun(NRANKS, [str(path)])
     run.check_clean()
-    assert run.rc == 1, run
-    assert run.stderr.count("RuntimeError: broken manager") == 1, run
+    assert run.rc == 1, str(run)
+    assert run.stderr.count("RuntimeError: broken manager") == 1, str(run)
 
 
 def test_an_excepthook_of_the_program_is_called_first(write: Write) -> None:
@@ -285,7 +285,7 @@ def test_an_excepthook_of_the_program_is_called_first(write: Write) -> None:
         "raise ValueError('boom')\n",
     )
     run = run_to_end("module", path)
-    assert (run.rc, run.stdout.count("MINE boom"), run.stderr.count("boom")) == (1, 1, 0), run
+    assert (run.rc, run.stdout.count("MINE boom"), run.stderr.count("boom")) == (1, 1, 0), str(run)
 
 
 def test_an_excepthook_that_replaces_ours(write: Write) -> None:
@@ -296,8 +296,8 @@ def test_an_excepthook_that_replaces_ours(write: Write) -> None:
         "raise ValueError('boom')\n",
     )
     run = run_to_end("script", path)
-    assert run.rc == 1, run
-    assert run.stdout.count("MINE boom") == 1, run
+    assert run.rc == 1, str(run)
+    assert run.stdout.count("MINE boom") == 1, str(run)
     assert run.seconds < LIMIT_S
 
 
@@ -309,8 +309,8 @@ def test_a_thread_that_never_ends_does_not_keep_a_failed_job(way: str, write: Wr
         "raise ValueError('boom')\n",
     )
     run = run_to_end(way, path)
-    assert run.rc == 1, run
-    assert run.stderr.count("ValueError: boom") == 1, run
+    assert run.rc == 1, str(run)
+    assert run.stderr.count("ValueError: boom") == 1, str(run)
     assert run.seconds < LIMIT_S
 
 
@@ -329,7 +329,7 @@ def test_a_thread_that_works_after_the_main_program(way: str, write: Write) -> N
         """,
     )
     run = run_to_end(way, path)
-    assert (run.rc, run.stdout.splitlines()[-1], run.stderr) == (0, "81", ""), run
+    assert (run.rc, run.stdout.splitlines()[-1], run.stderr) == (0, "81", ""), str(run)
 
 
 @pytest.mark.parametrize("way", ["module", "script"])
@@ -345,7 +345,7 @@ def test_a_program_that_finalizes_mpi_itself(way: str, write: Write) -> None:
         """,
     )
     run = run_to_end(way, path)
-    assert (run.rc, run.stdout.splitlines()[-1], run.stderr) == (0, "FINALIZED", ""), run
+    assert (run.rc, run.stdout.splitlines()[-1], run.stderr) == (0, "FINALIZED", ""), str(run)
 
 
 @pytest.mark.parametrize("way", ["module", "script"])
@@ -363,7 +363,7 @@ def test_a_forked_child_does_not_end_the_program(way: str, write: Write) -> None
         """,
     )
     run = run_to_end(way, path)
-    assert (run.rc, run.stdout.splitlines()[-1]) == (0, "7 81"), run
+    assert (run.rc, run.stdout.splitlines()[-1]) == (0, "7 81"), str(run)
 
 
 @pytest.mark.parametrize("way", ["module", "script", "alone"])
@@ -371,9 +371,9 @@ def test_an_error_at_a_prompt_does_not_end_the_program(way: str, write: Write) -
     """``python -i`` after a program that failed: the prompt is rank 0's, and can use workers."""
     path = write(IDLE, "raise ValueError('boom')\n")
     nranks, command = WAYS[way]
-    lines = b"import alamo_mpi\n1/0\nprint('ALIVE', alamo_mpi.Batch().function(pow, 3, 4).run())\n"
+    lines = b"1/0\nprint('ALIVE', batch.function(pow, 3, 4).run())\n"
     run = mpirun(nranks, ["-i", *command, str(path)], stdin=lines)
     run.check_clean()
-    assert "ALIVE 81" in run.stdout, run
-    assert run.stderr.count("ValueError: boom") == 1, run
-    assert run.stderr.count("ZeroDivisionError") == 1, run
+    assert "ALIVE 81" in run.stdout, str(run)
+    assert run.stderr.count("ValueError: boom") == 1, str(run)
+    assert run.stderr.count("ZeroDivisionError") == 1, str(run)

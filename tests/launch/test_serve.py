@@ -103,7 +103,7 @@ def test_world_and_split_twice_with_traffic_of_the_host(tmp_path: Path, nranks: 
         """,
         nranks=nranks,
     )
-    assert (run.rc, run.stdout.count("FINE"), run.stderr) == (0, nranks, ""), run
+    assert (run.rc, run.stdout.count("FINE"), run.stderr) == (0, nranks, ""), str(run)
 
 
 def test_body_shapes(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_body_shapes(tmp_path: Path) -> None:
         """,
         nranks=3,
     )
-    assert (run.rc, run.stdout.count("FINE")) == (0, 3), run
+    assert (run.rc, run.stdout.count("FINE")) == (0, 3), str(run)
 
 
 def test_host_that_has_initialized_mpi_itself(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_host_that_has_initialized_mpi_itself(tmp_path: Path) -> None:
         head="import mpi4py\nmpi4py.rc.initialize = False\nfrom mpi4py import MPI\n"
         "MPI.Init_thread(MPI.THREAD_MULTIPLE)\n" + textwrap.dedent(HEAD),
     )
-    assert (run.rc, run.stdout.count("FINE")) == (0, 2), run
+    assert (run.rc, run.stdout.count("FINE")) == (0, 2), str(run)
 
 
 def test_too_low_a_thread_level(tmp_path: Path) -> None:
@@ -159,7 +159,9 @@ def test_too_low_a_thread_level(tmp_path: Path) -> None:
         nranks=2,
         head="import mpi4py\nmpi4py.rc.thread_level = 'funneled'\n" + textwrap.dedent(HEAD),
     )
-    assert (run.rc, run.stdout.count("TOLD True True"), "BODY" in run.stdout) == (0, 2, False), run
+    assert (run.rc, run.stdout.count("TOLD True True"), "BODY" in run.stdout) == (0, 2, False), str(
+        run
+    )
 
 
 def test_an_error_in_the_body_is_raised_on_every_rank(tmp_path: Path) -> None:
@@ -184,10 +186,10 @@ def test_an_error_in_the_body_is_raised_on_every_rank(tmp_path: Path) -> None:
         """,
         nranks=3,
     )
-    assert (run.rc, run.stderr) == (0, ""), run
+    assert (run.rc, run.stderr) == (0, ""), str(run)
     assert sorted(run.stdout.splitlines()) == [
         *("OWN 0 boom and bang", "REMOTE True", "REMOTE True"),
-    ], run
+    ], str(run)
 
 
 def test_an_unhandled_error_in_the_body_ends_the_job(tmp_path: Path) -> None:
@@ -198,17 +200,17 @@ def test_an_unhandled_error_in_the_body_ends_the_job(tmp_path: Path) -> None:
             raise ValueError("boom")
         """,
     )
-    assert run.rc == 1, run
-    assert run.stderr.count("\nValueError: boom") == 1, run
+    assert run.rc == 1, str(run)
+    assert run.stderr.count("\nValueError: boom") == 1, str(run)
     assert run.seconds < 20
 
 
 @pytest.mark.parametrize(("status", "rc"), [("0", 0), ("3", 3), ("'last words'", 1)])
 def test_sys_exit_in_the_body(tmp_path: Path, status: str, rc: int) -> None:
     run = host(tmp_path, f"with alamo_mpi.serve(world):\n    sys.exit({status})\n", nranks=3)
-    assert run.rc == rc, run
+    assert run.rc == rc, str(run)
     assert run.stderr.count("last words") == (1 if "words" in status else 0)
-    assert "Traceback" not in run.stderr, run
+    assert "Traceback" not in run.stderr, str(run)
 
 
 def test_an_error_with_a_long_task_in_flight_aborts_the_job(tmp_path: Path) -> None:
@@ -225,8 +227,8 @@ def test_an_error_with_a_long_task_in_flight_aborts_the_job(tmp_path: Path) -> N
             raise ValueError("boom")
         """,
     )
-    assert run.rc == 1, run
-    assert run.stderr.count("\nValueError: boom") == 1, run
+    assert run.rc == 1, str(run)
+    assert run.stderr.count("\nValueError: boom") == 1, str(run)
     assert run.seconds < 20
 
 
@@ -266,7 +268,7 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
         """,
         nranks=2,
     )
-    assert (run.rc, run.stdout.count("FINE")) == (0, 2), run
+    assert (run.rc, run.stdout.count("FINE")) == (0, 2), str(run)
 
 
 def test_serve_in_a_program_that_has_taken_the_job(tmp_path: Path) -> None:
@@ -274,6 +276,6 @@ def test_serve_in_a_program_that_has_taken_the_job(tmp_path: Path) -> None:
     path.write_text("import alamo_mpi\nwith alamo_mpi.serve():\n    print('BODY')\n")
     run = mpirun(2, ["-m", "alamo_mpi", str(path)])
     run.check_clean()
-    assert run.rc == 1, run
-    assert run.stderr.count("\nalamo_mpi.errors.TaskStateError:") == 1, run
+    assert run.rc == 1, str(run)
+    assert run.stderr.count("\nalamo_mpi.errors.TaskStateError:") == 1, str(run)
     assert "BODY" not in run.stdout

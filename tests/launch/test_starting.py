@@ -65,9 +65,9 @@ def app(write: Write) -> Path:
 def seen(run: Run) -> dict[str, Any]:
     """Return what `APP` told, after checking that it ran once and left nothing."""
     run.check_clean()
-    assert run.rc == 0, run
+    assert run.rc == 0, str(run)
     told = [line for line in run.stdout.splitlines() if line.startswith("SEEN ")]
-    assert len(told) == 1, run
+    assert len(told) == 1, str(run)
     result: dict[str, Any] = json.loads(told[0].removeprefix("SEEN "))
     assert result["beside"] == "module beside the program"
     assert result["main"]
@@ -149,11 +149,11 @@ def test_other_ranks_stop_at_the_first_service(write: Write) -> None:
     )
     run = mpirun(3, [str(path)])
     run.check_clean()
-    assert run.rc == 0, run
+    assert run.rc == 0, str(run)
     assert sorted(run.stdout.splitlines()) == [
         *("AFTER 0 True", "AGAIN 0", "AGAIN 0", "BEFORE 0", "BEFORE 1", "BEFORE 2"),
         *("LEAVES 0", "LEAVES 0"),
-    ], run
+    ], str(run)
 
 
 @pytest.mark.parametrize("command", [["-m", "alamo_mpi"], ["-m", "alamo_mpi.cli", "run"]])
@@ -163,11 +163,20 @@ def test_minus_n_finds_the_launcher(command: list[str], app: Path) -> None:
     assert result["argv"] == [str(app), "-n", "5"]
 
 
+def test_minus_n_keeps_the_options_of_python(write: Write) -> None:
+    path = write("app.py", "import sys\nprint('OPTIONS', sys.warnoptions, sys.flags.dev_mode)\n")
+    run = mpirun(
+        0, ["-X", "dev", "-W", "error::UserWarning", "-m", "alamo_mpi", "-n", "2", str(path)]
+    )
+    run.check_clean()
+    assert "OPTIONS ['default', 'error::UserWarning'] True" in run.stdout, str(run)
+
+
 def test_minus_n_under_a_launcher_is_refused(app: Path) -> None:
     run = mpirun(2, ["-m", "alamo_mpi", "-n", "2", str(app)])
     run.check_clean()
     assert run.rc != 0
-    assert run.stderr.count("leave -n to the outer command") == 1, run
+    assert run.stderr.count("leave -n to the outer command") == 1, str(run)
 
 
 def test_minus_n_without_a_launcher(app: Path) -> None:
@@ -195,7 +204,7 @@ def test_one_rank_says_how_to_get_more(write: Write) -> None:
     )
     run = mpirun(0, [str(path)])
     run.check_clean()
-    assert run.stderr.count("python -m alamo_mpi -n N app.py") == 1, run
+    assert run.stderr.count("python -m alamo_mpi -n N app.py") == 1, str(run)
 
 
 @pytest.mark.parametrize("command", [[], ["-m", "alamo_mpi"]])
@@ -224,8 +233,8 @@ def test_missing_program(nranks: int, arguments: list[str], sentence: str, tmp_p
     (tmp_path / "folder").mkdir()
     run = mpirun(nranks, ["-m", "alamo_mpi", *arguments], cwd=tmp_path)
     run.check_clean()
-    assert run.rc == 2, run
-    assert run.stderr.count(sentence) == 1, run
+    assert run.rc == 2, str(run)
+    assert run.stderr.count(sentence) == 1, str(run)
     assert "Traceback" not in run.stderr
 
 
@@ -234,7 +243,7 @@ def test_a_syntax_error_is_shown_once(write: Write) -> None:
     run = mpirun(2, ["-m", "alamo_mpi", str(path)])
     run.check_clean()
     assert run.rc == 1
-    assert run.stderr.count("SyntaxError") == 1, run
+    assert run.stderr.count("SyntaxError") == 1, str(run)
     assert "application.py" not in run.stderr
 
 

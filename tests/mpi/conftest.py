@@ -58,14 +58,15 @@ def nothing_left(request: pytest.FixtureRequest, manager: Manager) -> Iterator[N
 
 def _left(manager: Manager) -> list[str]:
     """Return what the manager still has to do or keeps for nobody."""
-    blobs = manager._blobs
+    ledger = manager._ledger
+    blobs = ledger._blobs
     found = {
         "batches that hold workers": manager.roster.batches,
-        "unfinished tasks": manager._submissions or manager._live_of,
+        "unfinished tasks": ledger.submissions or ledger._live_of,
         "values under way": manager._fetches,
-        "callbacks": manager._callbacks.due,
+        "callbacks": ledger.callbacks.due,
         "batches that nobody holds": manager._abandoned,
-        "values that nobody holds": manager._unreachable,
+        "values that nobody holds": ledger._unreachable,
         "buffers in use": len(blobs) > len(blobs._idle),
         "messages under way": not manager._transport.quiet,
     }

@@ -361,7 +361,7 @@ def test_a_result_whose_class_the_client_cannot_import(
 
 
 def digest(array: Array) -> str:
-    return hashlib.sha256(array).hexdigest()
+    return hashlib.sha256(array.data).hexdigest()
 
 
 def random_bytes(nbytes: int) -> Array:

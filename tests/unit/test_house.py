@@ -26,6 +26,7 @@ TOP_LEVEL = {
     "batch": "surface",
     "ddict": "surface",
     "ending": "surface",
+    "handle": "surface",
     "inference": "surface",
     "queue": "surface",
     "session": "surface",

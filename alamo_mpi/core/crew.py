@@ -1,0 +1,180 @@
+"""The workers of one scheduler: who gets the next chunk, and who has to give some back.
+
+1. A worker has at most two chunks: the one it runs and, where tasks are short, the next, so that
+   it need not wait for a message in between.
+2. An idle worker comes before one that would only get something ahead; among idle workers the one
+   that holds the data of a ready task, then the one that is idle for longest.
+3. When a worker is idle and nothing is ready, the worker with the most left among those that have
+   said nothing for too long gives back what it has not started, and that is cut anew: a wrong
+   estimate costs one long task, not a chunk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from alamo_mpi.core.chunk import LONGEST_S, Chunk
+from alamo_mpi.core.invariants import expect
+from alamo_mpi.core.placement import ReadySet
+
+__all__ = ["Crew", "Worker"]
+
+#: A task shorter than this may stand behind another one though a worker is about to be idle.
+_TINY_S = 1e-3
+#: A worker that says nothing for this long is asked for what it has not started.
+_LATE_S = 2e-3
+#: Behind a chunk that lasts longer than this nothing is sent ahead.
+_SOON_S = 2 * LONGEST_S
+
+
+class Worker:
+    """What is known of one worker."""
+
+    __slots__ = ("behind", "chunks", "patience_s", "rank", "recalled", "since")
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        #: Chunks sent and not ended, in the order in which the worker runs them.
+        self.chunks: list[Chunk] = []
+        #: When it last spoke, or got work after it had none.
+        self.since = 0.0
+        #: How long after that it is asked for its rest.  Doubled each time it gave back all it
+        #: had, until a task of its own has ended: where messages are slower than `_LATE_S`, two
+        #: workers would else pass a chunk to and fro and never begin it.
+        self.patience_s = _LATE_S
+        #: Whether a recall is on its way.
+        self.recalled = False
+        #: Whether it was recalled and has ended no task since: it gets nothing ahead.
+        self.behind = False
+
+
+class Crew:
+    """All workers, by what can be done with them.
+
+    Parameters
+    ----------
+    ranks
+        The workers.
+
+    Attributes
+    ----------
+    workers : dict
+        Rank -> worker.
+    """
+
+    def __init__(self, ranks: Iterable[int]) -> None:
+        self.workers = {rank: Worker(rank) for rank in ranks}
+        #: All and only those without a chunk, the one that is idle for longest first.
+        self._idle = dict(self.workers)
+        #: Those with one chunk that lasts not long: they can take a second one.
+        self._half: dict[int, Worker] = {}
+        #: No worker is late before this: saves the look at all of them after most events.
+        self._late_at = math.inf
+
+    @property
+    def nrecalled(self) -> int:
+        """Number of recalls that are not answered."""
+        return sum(worker.recalled for worker in self.workers.values())
+
+    def next(self, ready: ReadySet, nready: int) -> int | None:
+        """Return the rank that gets the next chunk, None if nobody does.
+
+        Parameters
+        ----------
+        ready
+            The tasks that the chunk begins with, not empty.
+        nready
+            Number of ready tasks in all.
+        """
+        if self._idle:
+            rank = ready.home_among(self._idle)
+            return next(iter(self._idle)) if rank is None else rank
+        for worker in self._half.values():
+            chunk = worker.chunks[0]
+            if worker.behind or worker.recalled or not ready.has_for(worker.rank):
+                continue
+            # Of long tasks the last few are left for whoever is idle first.
+            if nready > len(self.workers) or chunk.expected <= _TINY_S * chunk.size:
+                return worker.rank
+        return None
+
+    def give(self, chunk: Chunk, now: float) -> None:
+        """Note that a chunk is sent to its worker."""
+        worker = self.workers[chunk.rank]
+        worker.chunks.append(chunk)
+        if len(worker.chunks) == 1:
+            worker.since = now
+            del self._idle[worker.rank]
+            self._list_half(worker)
+        else:
+            del self._half[worker.rank]
+        self._expect_from(worker)
+
+    def progressed(self, rank: int, now: float) -> None:
+        """Note that a worker has ended tasks."""
+        worker = self.workers[rank]
+        worker.since = now
+        worker.patience_s = _LATE_S
+        worker.behind = False
+
+    def ended(self, chunk: Chunk) -> None:
+        """Note that nothing of a chunk is left on its worker."""
+        worker = self.workers[chunk.rank]
+        worker.chunks.remove(chunk)
+        if worker.chunks:
+            self._list_half(worker)
+        else:
+            self._half.pop(worker.rank, None)
+            self._idle[worker.rank] = worker
+
+    def answered(self, rank: int, now: float) -> None:
+        """Note that a worker has given back what it could."""
+        worker = self.workers[rank]
+        worker.recalled = False
+        # It has spoken: asked again at once, it would answer the same until its task ends.
+        worker.since = now
+        if not worker.chunks:
+            worker.patience_s *= 2
+        self._expect_from(worker)
+
+    def recall(self, now: float) -> int | None:
+        """Return the rank to be asked for its rest, None if there is no need; O(1) mostly."""
+        if now < self._late_at or not self._idle:
+            return None
+        self._late_at = math.inf
+        late, most = None, 0
+        for worker in self.workers.values():
+            waiting = sum(chunk.size - chunk.done for chunk in worker.chunks) - 1
+            if waiting <= 0 or worker.recalled:
+                continue
+            self._expect_from(worker)
+            if waiting > most and now >= worker.since + worker.patience_s:
+                late, most = worker, waiting
+        if late is None:
+            return None
+        late.recalled = late.behind = True
+        return late.rank
+
+    def check(self) -> None:
+        """Assert the invariants.
+
+        Raises
+        ------
+        InternalError
+            Naming the first contradiction.
+        """
+        for worker in self.workers.values():
+            rank, count = worker.rank, len(worker.chunks)
+            expect(count <= 2, f"worker {rank} has at most two chunks")
+            expect((count == 0) == (rank in self._idle), f"worker {rank} is listed if idle")
+            expect(count == 1 or rank not in self._half, f"worker {rank} can take another chunk")
+
+    def _list_half(self, worker: Worker) -> None:
+        """Let a worker with one chunk be found for the next, if it is through with it soon."""
+        if worker.chunks[0].expected <= _SOON_S:
+            self._half[worker.rank] = worker
+
+    def _expect_from(self, worker: Worker) -> None:
+        """Note by when a worker should have spoken."""
+        self._late_at = min(self._late_at, worker.since + worker.patience_s)

@@ -1,0 +1,168 @@
+"""The ends of tasks on rank 0: results stored, callbacks queued, and what nobody needs freed."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from alamo_mpi.core.events import Settled, Unrun
+from alamo_mpi.core.messages import Forget, Progress
+from alamo_mpi.core.program import Program
+from alamo_mpi.core.states import State
+from alamo_mpi.runtime.blobs import BlobTable
+from alamo_mpi.runtime.callbacks import CallbackQueue
+from alamo_mpi.runtime.roster import LiveBatch
+from alamo_mpi.runtime.submission import Submission
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Every unfinished submission, and what becomes of it.
+
+    All methods but `free_unreachable`'s queue are called under the manager's lock.
+
+    Parameters
+    ----------
+    send
+        ``send(rank, message)``.
+    blobs
+        Shared argument buffers.
+    lock
+        The manager's lock.
+    value_of
+        Gives the value of a task that is done, for its callback.
+    on_over
+        Called when a submission of a batch is over.
+
+    Attributes
+    ----------
+    submissions : dict
+        Unfinished submissions by program number.
+    callbacks : CallbackQueue
+        What is due to be called.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[int, Any], None],
+        blobs: BlobTable,
+        lock: contextlib.AbstractContextManager[object],
+        value_of: Callable[[Submission, int], Any],
+        on_over: Callable[[LiveBatch], None],
+    ) -> None:
+        self._send = send
+        self._blobs = blobs
+        self._on_over = on_over
+        self.submissions: dict[int, Submission] = {}
+        self.callbacks = CallbackQueue(lock, value_of, self._over)
+        self._live_of: dict[int, LiveBatch] = {}
+        #: Values on workers that nobody can ask for any more: (rank, key).  Filled by finalizers,
+        #: on any thread and at any moment, so only appended to there.
+        self._unreachable: deque[tuple[int, tuple[int, str]]] = deque()
+
+    def add(self, live: LiveBatch, submission: Submission) -> None:
+        """Enter a submission."""
+        program = submission.program
+        self.submissions[program.pid] = live.submissions[program.pid] = submission
+        # Weak, so that a submission is freed as soon as no task of it is held.
+        program.owner = weakref.ref(submission)
+        self._live_of[program.pid] = live
+        for entries in submission.inputs.values():
+            for _, producer, there in entries:
+                producer.wanted[there] = producer.wanted.get(there, 0) + 1
+
+    def settled(self, command: Settled, message: Progress) -> None:
+        """Store what a worker says about tasks that have ended."""
+        submission = self.submissions[command.program.pid]
+        live = self._live_of[command.program.pid]
+        indices, program = command.indices, command.program
+        had_kept = bool(submission.kept or submission.streams)
+        submission.store(message, indices, command.offset, command.rank)
+        if message.failures:
+            for index in indices:
+                if program.states[index] == State.SKIPPED:
+                    self._note_root(submission, index)
+        if not had_kept and (submission.kept or submission.streams):
+            self._free_with(submission)
+        if live.recorder is not None:
+            live.recorder.ended(submission, indices, command.offset, command.rank, message)
+        if submission.blobs or submission.inputs:
+            for index in indices:
+                self._free_inputs(submission, index)
+        submission.drop_arguments(indices)
+        if submission.callbacks:
+            for index in indices:
+                if index in submission.callbacks:
+                    self.callbacks.settled(submission, index)
+
+    def unrun(self, command: Unrun) -> None:
+        """Note that a task will not be run."""
+        submission, index = self.submissions[command.program.pid], command.task
+        live = self._live_of[command.program.pid]
+        if command.state == State.SKIPPED:
+            self._note_root(submission, index)
+        if live.recorder is not None:
+            live.recorder.not_run(submission, index)
+        self._free_inputs(submission, index)
+        if index in submission.callbacks:
+            self.callbacks.settled(submission, index)
+
+    def finished(self, program: Program) -> None:
+        """Note that every task of a program is final."""
+        submission = self.submissions[program.pid]
+        self.callbacks.finished(submission)
+        if submission.over:
+            self._over(submission)
+
+    def free_unreachable(self) -> None:
+        """Let workers free what nobody can ask for any more."""
+        while self._unreachable:
+            rank, key = self._unreachable.popleft()
+            self._send(rank, Forget([], [key]))
+
+    def _over(self, submission: Submission) -> None:
+        pid = submission.program.pid
+        live = self._live_of.pop(pid)
+        del live.submissions[pid], self.submissions[pid]
+        self._on_over(live)
+
+    def _note_root(self, submission: Submission, index: int) -> None:
+        program, root = submission.program.doomed[index]
+        owner = program.owner() if program.owner is not None else None
+        # Whoever depends on a task holds it, so its submission cannot be gone.
+        assert isinstance(owner, Submission)
+        submission.roots[index] = owner, root
+
+    def _free_inputs(self, submission: Submission, index: int) -> None:
+        """Free what a task needed and no other task needs."""
+        for number in submission.blobs.pop(index, ()):
+            for blob in self._blobs.release(number):
+                for rank in blob.holders:
+                    self._send(rank, Forget([blob.number], []))
+        for _, producer, there in submission.inputs.pop(index, ()):
+            producer.wanted[there] -= 1
+            if not producer.wanted[there]:
+                del producer.wanted[there]
+                rank = producer.homes.pop(there, -1)
+                if rank >= 0 and there not in producer.kept:
+                    self._send(rank, Forget([], [(producer.uids[there], "result")]))
+
+    def _free_with(self, submission: Submission) -> None:
+        """Free what workers keep of a submission once nobody holds it."""
+        kept, streams, uids = submission.kept, submission.streams, submission.uids
+        unreachable = self._unreachable
+
+        def free() -> None:
+            unreachable.extend((rank, (uids[i], "result")) for i, (rank, _) in kept.items())
+            for index, (rank, out, err) in streams.items():
+                for what, data in (("stdout", out), ("stderr", err)):
+                    if isinstance(data, int):
+                        unreachable.append((rank, (uids[index], what)))
+
+        # At the end of the program the workers go, and what they keep with them.
+        finalizer = weakref.finalize(submission, free)
+        finalizer.atexit = False

@@ -1,0 +1,154 @@
+"""What the user gets of a task that has ended: its value, its exception, or its output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from alamo_mpi.core.states import State
+from alamo_mpi.errors import CancelledError, DependencyError, InternalError
+from alamo_mpi.runtime.failures import rebuild
+from alamo_mpi.runtime.packing import ATOMS, private, unpack
+from alamo_mpi.runtime.submission import Submission
+
+__all__ = ["Outcomes", "Reason"]
+
+#: Says why a task waits for another one of the same submission; None if it cannot.
+Reason = Callable[[int, int], "str | None"]
+
+
+class Outcomes:
+    """Turn what came back of tasks into objects; each call for a task gives the same one.
+
+    Parameters
+    ----------
+    drive
+        ``drive(done, timeout)``, waits as `Manager.drive` does.
+    fetch
+        ``fetch(rank, key, timeout)``, gets a kept value as `Manager.fetch` does.
+    find_blob
+        Gives a shared buffer by number.
+    hosts
+        Host name by rank.
+    """
+
+    def __init__(
+        self,
+        drive: Callable[[Callable[[], bool], float | None], bool],
+        fetch: Callable[[int, tuple[int, str], float | None], tuple[Any] | None],
+        find_blob: Callable[[int], Any],
+        hosts: tuple[str, ...],
+    ) -> None:
+        self._drive = drive
+        self._fetch = fetch
+        self._find_blob = find_blob
+        self._hosts = hosts
+
+    def result(
+        self, submission: Submission, index: int, timeout: float | None, reason: Reason
+    ) -> Any:
+        """Return the result of a task, or raise why there is none; waits for its end.
+
+        Raises
+        ------
+        TimeoutError, BaseException
+            As `AsyncDict.get`.
+        """
+        if submission.program.states[index] == State.DONE and index not in submission.kept:
+            payload = submission.results[index]
+            if type(payload) in ATOMS:
+                return payload
+        values = submission.values
+        if index not in values:
+            deadline = None if timeout is None else time.perf_counter() + timeout
+            self._await(submission, index, timeout)
+            if submission.program.states[index] == State.DONE:
+                rest = None if deadline is None else max(deadline - time.perf_counter(), 1e-3)
+                return self.value(submission, index, rest)
+            # Two threads may come here at once; both get the first one's object.
+            values.setdefault(index, self._error(submission, index, reason))
+        value = values[index]
+        if submission.program.states[index] == State.DONE:
+            return value
+        # Without the frames that an earlier get() has left on it.
+        raise value.with_traceback(None)
+
+    def value(self, submission: Submission, index: int, timeout: float | None = None) -> Any:
+        """Return the value of a task that is done, fetching it if its worker has it."""
+        if index in submission.values:
+            return submission.values[index]
+        kept = submission.kept.get(index)
+        if kept is None:
+            value = unpack(private(submission.results[index]), self._find_blob)
+        else:
+            rank = kept[0]
+            payload = self._kept(submission, index, "result", rank, timeout)
+            # The worker keeps its copy, as this task may become an argument of another one yet;
+            # in a world of one rank, where nothing was sent, this one would be the same.
+            value = unpack(payload if rank else private(payload), self._find_blob)
+        # Two threads may come here at once; both get the first one's object.
+        return submission.values.setdefault(index, value)
+
+    def text(self, submission: Submission, index: int, what: str, timeout: float | None) -> str:
+        """Return what a task wrote to "stdout" or "stderr"; waits for its end."""
+        self._await(submission, index, timeout)
+        streams = submission.streams.get(index)
+        if streams is None:
+            return ""
+        rank, out, err = streams
+        data = out if what == "stdout" else err
+        if isinstance(data, int):
+            data = self._kept(submission, index, what, rank, timeout)
+        return bytes(data).decode(errors="replace")
+
+    def _await(self, submission: Submission, index: int, timeout: float | None) -> None:
+        def final() -> bool:
+            return submission.is_final(index)
+
+        if not final() and not self._drive(final, timeout):
+            raise TimeoutError(f"{_title(submission, index)} has not ended after {timeout:g} s")
+
+    def _kept(
+        self, submission: Submission, index: int, what: str, rank: int, timeout: float | None
+    ) -> Any:
+        payload = self._fetch(rank, (submission.uids[index], what), timeout)
+        if payload is None:
+            raise InternalError(
+                f"the {what} of {_title(submission, index)} is not on rank {rank} any more"
+            )
+        return payload[0]
+
+    def _error(self, submission: Submission, index: int, reason: Reason) -> BaseException:
+        uid, name = submission.uids[index], submission.names[index]
+        state = submission.program.states[index]
+        if state == State.CANCELLED:
+            title = _title(submission, index)
+            return CancelledError(f"{title} was cancelled.", uid=uid, task_name=name)
+        if state == State.SKIPPED:
+            return self._skipped(submission, index, reason)
+        failure, rank = submission.failures[index]
+        return rebuild(failure, name, uid, rank, self._hosts[rank])
+
+    def _skipped(self, submission: Submission, index: int, reason: Reason) -> DependencyError:
+        source, root = submission.roots[index]
+        why = reason(root, index) if source is submission else None
+        failed = f"task {source.uids[root]} {source.names[root]!r}"
+        told = (
+            f"it depends on {failed}, which failed"
+            if why is None
+            else f"{why}, and {failed} failed"
+        )
+        error = DependencyError(
+            f"{_title(submission, index)} was not run: {told}.",
+            uid=submission.uids[index],
+            task_name=submission.names[index],
+        )
+        if root not in source.values:
+            source.values.setdefault(root, self._error(source, root, reason))
+        error.__cause__ = source.values[root]
+        return error
+
+
+def _title(submission: Submission, index: int) -> str:
+    return f"Task {submission.uids[index]} {submission.names[index]!r}"
