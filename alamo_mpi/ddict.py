@@ -81,6 +81,9 @@ class DDict(MutableMapping[K, V]):
     near : int or callable, optional
         The rank, or a function from key to rank, whose memory new values are stored in as long as
         it has room.  By default the rank that writes a value keeps it.
+    total_mem : int, optional
+        Bytes that its values may take on all ranks together, keys and headers included; each takes
+        a multiple of 64.  Without it, what the memory pool has.
 
     Notes
     -----
@@ -116,14 +119,17 @@ class DDict(MutableMapping[K, V]):
         wait_for_keys: bool = False,
         timeout: float | None = None,
         near: Placement = None,
+        total_mem: int | None = None,
     ) -> None:
+        if total_mem is not None and total_mem < 1:
+            raise ValueError(f"total_mem={total_mem} is not a positive number of bytes.")
         if not pool.exists():
             session.init()  # on ranks >= 1 of a plain `mpiexec python app.py` this does not return
         home = pool.current()
         if isinstance(near, int) and not 0 <= near < home.size:
             raise ValueError(f"near={near} is not a rank of this program of {home.size} ranks.")
         with home.lock:
-            descriptor = create(home.window, home.allocator, home.next_number())
+            descriptor = create(home.window, home.allocator, home.next_number(), total_mem)
         self._attach(descriptor, wait_for_keys, timeout, near)
         self.update(data)
 
@@ -536,7 +542,7 @@ class DDict(MutableMapping[K, V]):
 
 def _attached(
     cls: type[DDict[Any, Any]],
-    descriptor: tuple[int, int, int],
+    descriptor: tuple[int, int, int, int],
     wait: bool,
     timeout: float | None,
     near: Placement,

@@ -102,7 +102,8 @@ for i in range(1000):
 print(f"computed {len(ddict) - 1} powers of a 100 x 100 matrix modulo {PRIME}: ", end="")
 print(f"{wrong} differ" if wrong else "all equal the serial computation's")
 print(
-    f"{seconds:.2f} s from the first task made to the last key written, {1000 / seconds:,.0f} tasks/s"
+    f"{seconds:.2f} s from the first task made to the last key written, "
+    f"{1000 / seconds:,.0f} tasks/s"
 )
 ddict.destroy()
 sys.exit(bool(wrong))

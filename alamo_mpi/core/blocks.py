@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from alamo_mpi.errors import DDictFullError
 
 from . import layout as at
+from .quota import Quota
 from .window import Buffer, Window
 
 __all__ = ["Allocator", "Heap", "block_layout"]
@@ -196,6 +197,7 @@ class Allocator:
         self._window = window
         self._setting = setting
         self._manager = window.rank
+        self._quotas: dict[int, Quota] = {}  #: of dictionaries that have a bound, by uid
         self._count = 0  #: of sequences given
         self._arenas: dict[int, _Arena] = {}
         self._end = window.nbytes // at.UNIT
@@ -235,7 +237,13 @@ class Allocator:
         """
         *offsets, nbytes = block_layout(len(key), len(body), frames)
         units = nbytes // at.UNIT
-        address = self.allocate(units, on)
+        if uid in self._quotas:
+            self._spend(self._quotas[uid], units)
+        try:
+            address = self.allocate(units, on)
+        except DDictFullError:
+            self._earn(uid, units)
+            raise
         try:
             sequence = self._next_sequence()
             rank, offset = at.place(address)
@@ -255,6 +263,7 @@ class Allocator:
                 window.write(rank, offset + frame_offset, frame)
             window.write_word(rank, offset, sequence)
         except BaseException:
+            self._earn(uid, units)
             self._park(address, units)
             raise
         return address | (sequence & at.GENERATION_MASK) << at.GENERATION_SHIFT
@@ -297,10 +306,10 @@ class Allocator:
         """
         rank, offset = at.place(pointer)
         window = self._window
-        shape, key = window.words(rank, offset + at.SHAPE, 2)
+        uid, _, shape, key = window.words(rank, offset + at.UID, 4)
         manager = shape >> 32
         if manager == self._manager:
-            self._free(pointer & at.ADDRESS_MASK, shape & 0xFFFFFFFF, key & 0xFFFFFFFF)
+            self._free(pointer & at.ADDRESS_MASK, uid, shape & 0xFFFFFFFF, key & 0xFFFFFFFF)
             return
         pointer &= ~at.FROZEN
         head = window.word(manager, at.RETURNED)
@@ -323,8 +332,8 @@ class Allocator:
         count = 0
         while head:
             rank, offset = at.place(head)
-            _, following, _, _, shape, key, _, _ = window.words(rank, offset, at.HEADER_WORDS)
-            self._free(head & at.ADDRESS_MASK, shape & 0xFFFFFFFF, key & 0xFFFFFFFF)
+            _, following, uid, _, shape, key, _, _ = window.words(rank, offset, at.HEADER_WORDS)
+            self._free(head & at.ADDRESS_MASK, uid, shape & 0xFFFFFFFF, key & 0xFFFFFFFF)
             head = following
             count += 1
         return count
@@ -434,11 +443,29 @@ class Allocator:
                 return True
             mark = seen
 
-    def _free(self, address: int, units: int, key_nbytes: int) -> None:
+    def set_quota(self, uid: int, quota: Quota) -> None:
+        """Bound the blocks of a dictionary from now on; once for each."""
+        self._quotas.setdefault(uid, quota)
+
+    def _spend(self, quota: Quota, units: int) -> None:
+        if quota.take(units) or (self.reclaim() and quota.take(units)):
+            return
+        raise DDictFullError(
+            f"The dictionary is full: {units * at.UNIT} more bytes would exceed its total_mem of "
+            f"{quota.total * at.UNIT} bytes. Delete keys, or make it with a larger total_mem.",
+            rank=self._manager,
+        )
+
+    def _earn(self, uid: int, units: int) -> None:
+        if uid in self._quotas:
+            self._quotas[uid].give(units)
+
+    def _free(self, address: int, uid: int, units: int, key_nbytes: int) -> None:
         if key_nbytes == at.PAGE_KEY:
             rank, offset = at.place(address)
             self._arenas[rank].pages.append(offset // at.UNIT)
         else:
+            self._earn(uid, units)
             self._park(address, units)
 
     def _park(self, address: int, units: int) -> None:

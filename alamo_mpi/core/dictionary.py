@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from . import layout as at
 from .blocks import Allocator
+from .quota import Quota
 from .records import Record
 from .table import Bucket, Table
 from .window import Window
 
 __all__ = ["Descriptor", "Dictionary", "create"]
 
+_WORD: Final = struct.Struct("@Q")
 _PAGE_WORDS: Final = at.PAGE_BUCKETS * at.BUCKET_WORDS
 
 
@@ -25,6 +28,7 @@ class Descriptor(NamedTuple):
     uid: int
     root: int
     nshards: int
+    quota: int  #: units that its values may take, 0 for no bound
 
 
 class _Found(NamedTuple):
@@ -35,29 +39,39 @@ class _Found(NamedTuple):
     pointer: int
 
 
-def create(window: Window, allocator: Allocator, number: int) -> Descriptor:
+def create(
+    window: Window, allocator: Allocator, number: int, total_nbytes: int | None = None
+) -> Descriptor:
     """Make an empty dictionary; local: only the caller's arena is touched.
 
     Parameters
     ----------
     number : int
         At least 1, and never given twice by this rank.
+    total_nbytes : int, optional
+        What its values may take, keys and headers included.
 
     Raises
     ------
     DDictFullError
     """
     uid = (window.rank + 1) << 48 | number
+    quota = 0 if total_nbytes is None else max(1, total_nbytes // at.UNIT)
     # Never retired: a client that knows it from long ago finds the tombstones in it.
-    root = allocator.write_block(uid, 0, b"", bytes(8 * window.size))
-    return Descriptor(uid, root, window.size)
+    content = bytes(8 * window.size) + _WORD.pack(quota)
+    root = allocator.write_block(uid, 0, b"", content)
+    return Descriptor(uid, root, window.size, quota)
 
 
 class Dictionary(Table):
     """A client of one dictionary: single keys by `Table`, and what concerns all keys."""
 
     def __init__(self, window: Window, allocator: Allocator, descriptor: Descriptor) -> None:
-        super().__init__(window, allocator, *descriptor)
+        uid, root, nshards, quota = descriptor
+        super().__init__(window, allocator, uid, root, nshards)
+        if quota:
+            rank, offset = self.root_word(nshards)
+            allocator.set_quota(uid, Quota(window, rank, offset, quota))
 
     def count(self) -> int:
         """Return the number of keys; one read per shard."""

@@ -40,6 +40,7 @@ __all__ = [
     "SHAPE",
     "SLOTS",
     "TOMBSTONE",
+    "UID",
     "UNIT",
     "UNIT_BITS",
     "UNIT_MASK",
@@ -75,6 +76,7 @@ LARGEST_BYTES: Final = 40
 HEADER_WORDS: Final = 8
 HEADER_BYTES: Final = 64
 NEXT: Final = 8
+UID: Final = 16
 SHAPE: Final = 32
 CONTENT: Final = 64
 PAGE_COUNT: Final = 56

@@ -70,7 +70,7 @@ class MpiWindow:
         self._comm = comm
         self._win = _allocate(comm, nbytes)
         self._scratch = _Scratch()
-        self._unpack = {count: struct.Struct(f"@{count}Q").unpack_from for count in (2, 8, 16, 128)}
+        self._unpack = {count: struct.Struct(f"@{count}Q").unpack_from for count in (4, 8, 16, 128)}
         self._maps: list[memoryview | None] = self._map()
         self._arrays = [None if m is None else np.frombuffer(m, np.uint8) for m in self._maps]
         self._words = [None if m is None else m.cast("Q") for m in self._maps]

@@ -380,3 +380,21 @@ def test_memory_comes_back() -> None:
 
 def test_public_names() -> None:
     assert alamo_mpi.DDict is DDict
+
+
+def test_total_mem_bounds_a_dictionary() -> None:
+    with DDict(total_mem=1 << 20) as d:
+
+        def fill() -> None:
+            for i in range(2000):
+                d[i] = bytes(1000)
+
+        with pytest.raises(DDictFullError, match="total_mem of 1048576 bytes"):
+            fill()
+        stored = len(d)
+        assert 900 < stored < 1048576 // 1088 + 1
+        d.clear()
+        for i in range(stored - 40):
+            d[i] = bytes(1000)
+    with pytest.raises(ValueError, match="total_mem=0"):
+        DDict(total_mem=0)
