@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import (
-    Callable,
     Hashable,
     ItemsView,
     Iterable,
@@ -18,22 +16,18 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from alamo_mpi import session
 from alamo_mpi.core.access import CommunicationDomain, CommunicationObject
-from alamo_mpi.core.dictionary import Descriptor, Dictionary, create
-from alamo_mpi.core.keyhash import Encoded
+from alamo_mpi.core.dictionary import Descriptor, create
 from alamo_mpi.core.layout import place
 from alamo_mpi.core.records import Record
-from alamo_mpi.core.table import Entry
 from alamo_mpi.errors import DDictTimeoutError
 from alamo_mpi.runtime import pool
-from alamo_mpi.runtime.backoff import Backoff
-from alamo_mpi.runtime.values import dump_value, encode, load_key, load_value
+from alamo_mpi.runtime.dictclient import DictClient, Placement, equal
+from alamo_mpi.runtime.values import encode, load_key, load_value
 
 __all__ = ["DDict", "Owner"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-Placement = int | Callable[[Any], int] | None
 
 
 class _Missing:
@@ -138,7 +132,8 @@ class DDict(MutableMapping[K, V]):
     ) -> None:
         self._pool = home = pool.current()
         self._lock = home.lock
-        self._table = Dictionary(home.window, home.allocator, descriptor)
+        self._client = DictClient(home, descriptor, near)
+        self._table = self._client.table
         self._descriptor = descriptor
         self._wait = bool(wait)
         self._timeout = timeout
@@ -173,7 +168,7 @@ class DDict(MutableMapping[K, V]):
         if record is None:
             if not self._wait:
                 raise KeyError(key)
-            record = self._await(key, (data, key_hash), self._timeout)
+            record = self._client.wait(key, (data, key_hash), self._timeout)
         return load_value(record)  # type: ignore[no-any-return]
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -188,14 +183,11 @@ class DDict(MutableMapping[K, V]):
         SerializationError
             Key or value cannot be pickled.
         """
-        data, key_hash = encode(key)
-        body, frames = dump_value(value)
-        with self._lock:
-            self._table.put(key_hash, data, body, frames, on=self._place(key))
+        self._client.store(key, encode(key), value)
 
     def __delitem__(self, key: K) -> None:
         """Delete a key; `KeyError` if it is missing."""
-        if self._take(encode(key)) is None:
+        if self._client.take(encode(key)) is None:
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
@@ -228,7 +220,7 @@ class DDict(MutableMapping[K, V]):
             if not waits or (default is not _MISSING and limit is None and timeout is _MISSING):
                 return None if default is _MISSING else default
             try:
-                record = self._await(key, encoded, limit)
+                record = self._client.wait(key, encoded, limit)
             except DDictTimeoutError:
                 if default is _MISSING:
                     raise
@@ -237,32 +229,20 @@ class DDict(MutableMapping[K, V]):
 
     def setdefault(self, key: K, default: Any = None) -> Any:
         """Return the key's value, after setting it to `default` if it was missing; atomic."""
-        data, key_hash = encode(key)
+        encoded = data, key_hash = encode(key)
         record = self._table.get(key_hash, data)
         if record is None:
-            body, frames = dump_value(default)
-            with self._lock:
-                record = self._table.insert(key_hash, data, body, frames, on=self._place(key))
-            if record is None:
-                return default
-        return load_value(record)
+            record = self._client.insert(key, encoded, default)
+        return default if record is None else load_value(record)
 
     def pop(self, key: K, default: Any = _MISSING) -> Any:
         """Delete a key and return its value: of several clients, one gets it."""
-        record = self._take(encode(key))
+        record = self._client.take(encode(key))
         if record is not None:
             return load_value(record)
         if default is _MISSING:
             raise KeyError(key)
         return default
-
-    def _take(self, encoded: Encoded) -> Record | None:
-        data, key_hash = encoded
-        with self._lock:
-            while (entry := self._table.find(key_hash, data)) is not None:
-                if self._table.remove(entry, key_hash):
-                    return entry.record
-        return None
 
     def popitem(self) -> tuple[K, V]:
         """Delete some key and return it with its value; `KeyError` if there is none."""
@@ -273,7 +253,7 @@ class DDict(MutableMapping[K, V]):
                 self._cursor = self._table.records()
             for record in self._cursor:
                 key = load_key(record.key)
-                taken = self._take(encode(key))
+                taken = self._client.take(encode(key))
                 if taken is not None:
                     return key, load_value(taken)
             self._cursor = None
@@ -297,9 +277,9 @@ class DDict(MutableMapping[K, V]):
         """
         while True:
             encoded = encode(key)
-            entry = self._find(encoded)
+            entry = self._client.find(encoded)
             old = default if entry is None else load_value(entry.record)
-            if self._exchange(key, encoded, entry, old + delta):
+            if self._client.exchange(key, encoded, entry, old + delta):
                 return old
 
     def compare_and_set(self, key: K, expected: Any, value: V) -> bool:
@@ -309,10 +289,10 @@ class DDict(MutableMapping[K, V]):
         """
         encoded = encode(key)
         while True:
-            entry = self._find(encoded)
-            if entry is None or not _equal(load_value(entry.record), expected):
+            entry = self._client.find(encoded)
+            if entry is None or not equal(load_value(entry.record), expected):
                 return False
-            if self._exchange(key, encoded, entry, value):
+            if self._client.exchange(key, encoded, entry, value):
                 return True
 
     def wait_for(self, key: K, *, value: Any = _MISSING, timeout: float | None = None) -> Any:
@@ -332,51 +312,15 @@ class DDict(MutableMapping[K, V]):
             The message names the key.
         """
         if value is _MISSING:
-            return load_value(self._await(key, encode(key), timeout))
+            return load_value(self._client.wait(key, encode(key), timeout))
         seen: list[Any] = []
 
         def accept(record: Record) -> bool:
             seen[:] = [load_value(record)]
-            return _equal(seen[0], value)
+            return equal(seen[0], value)
 
-        self._await(key, encode(key), timeout, accept)
+        self._client.wait(key, encode(key), timeout, accept)
         return seen[0]
-
-    def _find(self, encoded: Encoded) -> Entry | None:
-        data, key_hash = encoded
-        return self._table.find(key_hash, data)
-
-    def _exchange(self, key: K, encoded: Encoded, entry: Entry | None, value: Any) -> bool:
-        """Set a key from what `entry` says it is (None: missing); False if it is not."""
-        data, key_hash = encoded
-        body, frames = dump_value(value)
-        on = self._place(key)
-        with self._lock:
-            if entry is not None:
-                return self._table.replace(entry, key_hash, body, frames, on=on)
-            return self._table.insert(key_hash, data, body, frames, on=on) is None
-
-    def _await(
-        self,
-        key: K,
-        encoded: Encoded,
-        timeout: float | None,
-        accept: Callable[[Record], bool] = lambda record: True,
-    ) -> Record:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        data, key_hash = encoded
-        backoff = Backoff()
-        while True:
-            record = self._table.get(key_hash, data)
-            if record is not None and accept(record):
-                return record
-            if deadline is not None and time.monotonic() >= deadline:
-                state = "is missing" if record is None else "has another value"
-                raise DDictTimeoutError(
-                    f"Key {key!r} {state} after {timeout} s.", rank=self._pool.rank
-                )
-            self._pool.window.progress()
-            backoff.pause(1e-3)
 
     # -- many keys ----------------------------------------------------------
 
@@ -444,13 +388,9 @@ class DDict(MutableMapping[K, V]):
 
     # -- placement ----------------------------------------------------------
 
-    def _place(self, key: K) -> int | None:
-        near = self._near
-        return near(key) if callable(near) else near
-
     def owner(self, key: K) -> Owner:
         """Tell which rank's memory holds the value now; `KeyError` if the key is missing."""
-        entry = self._find(encode(key))
+        entry = self._client.find(encode(key))
         if entry is None:
             raise KeyError(key)
         rank, _ = place(entry.pointer)
@@ -551,11 +491,3 @@ def _attached(
     client = cls.__new__(cls)
     client._attach(Descriptor(*descriptor), wait, timeout, near)
     return client
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Compare, arrays as wholes."""
-    same = one == other
-    if isinstance(same, bool):
-        return same
-    return bool(getattr(same, "all", lambda: same)())

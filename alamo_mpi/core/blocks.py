@@ -1,7 +1,7 @@
 """Allocation of blocks: a manager's free lists over extents leased from arenas.
 
-A `Heap` is what one manager has leased of one arena: pure bookkeeping in units, no window.
-An `Allocator` leases, writes blocks, takes them back from other ranks, and says when all is full.
+An `Allocator` leases, writes blocks, takes them back from other ranks, and says when all is full;
+what it has of each arena it keeps in a `core.heap.Arena`.
 
 Freed blocks are first *parked*, whole and in order: those of up to 64 KiB in a queue for each size,
 the last few larger ones in a queue of their own.  Parking makes equal sizes cost nothing, leaves
@@ -14,15 +14,16 @@ An allocator belongs to one thread at a time; its user holds a lock around it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from alamo_mpi.errors import DDictFullError
 
 from . import layout as at
+from .heap import Arena
 from .quota import Quota
 from .window import Buffer, Window
 
-__all__ = ["Allocator", "Heap", "block_layout"]
+__all__ = ["Allocator", "block_layout"]
 
 _LARGEST_SMALL = 1024  # units: 64 KiB
 _PARKED_LARGE = 2
@@ -35,130 +36,6 @@ _SCATTER = 0x9E3779B97F4A7C15  # odd: a bijection of 64-bit words, and of their 
 #: Blocks of up to this many units are cut from the heap so many at a time.
 _LARGEST_SLICED = 16
 _SLICES = 16
-
-
-def _bin(units: int) -> int:
-    """Index of the bin of a free range: exact below 16 units, then 8 bins an octave.
-
-    >>> [_bin(n) for n in (1, 15, 16, 17, 18, 31, 32)]
-    [1, 15, 16, 16, 17, 23, 24]
-    """
-    if units < 16:
-        return units
-    exponent = units.bit_length() - 1
-    return 16 + (exponent - 4) * 8 + ((units >> (exponent - 3)) & 7)
-
-
-class Heap:
-    """Free ranges of one arena, merged with their neighbours, in bins by size.
-
-    Attributes
-    ----------
-    managed, free : int
-        Units ever added, and units that are free now.
-    """
-
-    def __init__(self) -> None:
-        self.managed = 0
-        self.free = 0
-        self._size: dict[int, int] = {}  #: start of each free range -> units
-        self._start: dict[int, int] = {}  #: end of each free range -> start
-        self._bins: dict[int, dict[int, None]] = {}  #: bin -> starts, oldest first
-        self._mask = 0  #: bit i is set if bin i is not empty
-
-    def add(self, start: int, units: int) -> None:
-        """Take over a leased extent."""
-        self.managed += units
-        self.give(start, units)
-
-    def give(self, start: int, units: int) -> None:
-        """Put a range back."""
-        self.free += units
-        before = self._start.get(start)
-        if before is not None:
-            size = self._remove(before)
-            start, units = before, units + size
-        if start + units in self._size:
-            units += self._remove(start + units)
-        self._insert(start, units)
-
-    def take(self, units: int) -> int | None:
-        """Return the start of a range, or None; a good fit, the oldest of its bin."""
-        start = self._fit(units)
-        if start is None:
-            return None
-        size = self._remove(start)
-        if size > units:
-            self._insert(start + units, size - units)
-        self.free -= units
-        return start
-
-    def size_ending_at(self, end: int) -> int:
-        """Return the units of the free range that ends there, 0 if there is none."""
-        start = self._start.get(end)
-        return 0 if start is None else end - start
-
-    def largest(self) -> int:
-        """Return the units of the largest free range (of its bin, the largest member)."""
-        if not self._mask:
-            return 0
-        return max(self._size[start] for start in self._bins[self._mask.bit_length() - 1])
-
-    def ranges(self) -> Iterator[tuple[int, int]]:
-        """Iterate over (start, units) of the free ranges."""
-        yield from self._size.items()
-
-    def _fit(self, units: int) -> int | None:
-        index = _bin(units)
-        if index < 16 and self._mask >> index & 1:
-            return next(iter(self._bins[index]))
-        above = self._mask >> (index + 1)
-        if above:
-            # Any range of a higher bin is long enough.
-            index += (above & -above).bit_length()
-            return next(iter(self._bins[index]))
-        for start in self._bins.get(index, ()):
-            if self._size[start] >= units:
-                return start
-        return None
-
-    def _insert(self, start: int, units: int) -> None:
-        self._size[start] = units
-        self._start[start + units] = start
-        index = _bin(units)
-        self._bins.setdefault(index, {})[start] = None
-        self._mask |= 1 << index
-
-    def _remove(self, start: int) -> int:
-        units = self._size.pop(start)
-        del self._start[start + units]
-        index = _bin(units)
-        members = self._bins[index]
-        del members[start]
-        if not members:
-            self._mask &= ~(1 << index)
-        return units
-
-
-class _Arena:
-    """What this manager has of one arena: its heap, and what is parked above it."""
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        self.heap = Heap()
-        self.small: dict[int, deque[int]] = {}
-        self.large: deque[tuple[int, int]] = deque()
-        self.pages: deque[int] = deque()  #: freed index pages; page memory stays page memory
-        self.parked = 0
-
-    def unpark(self) -> Iterator[tuple[int, int]]:
-        """Empty the parking queues."""
-        for units, starts in self.small.items():
-            yield from ((start, units) for start in starts)
-        yield from self.large
-        self.small.clear()
-        self.large.clear()
-        self.parked = 0
 
 
 def block_layout(key_nbytes: int, body_nbytes: int, frames: Sequence[Buffer]) -> list[int]:
@@ -199,7 +76,7 @@ class Allocator:
         self._manager = window.rank
         self._quotas: dict[int, Quota] = {}  #: of dictionaries that have a bound, by uid
         self._count = 0  #: of sequences given
-        self._arenas: dict[int, _Arena] = {}
+        self._arenas: dict[int, Arena] = {}
         self._end = window.nbytes // at.UNIT
 
     def format(self) -> None:
@@ -371,7 +248,7 @@ class Allocator:
     def _take(self, rank: int, units: int) -> int | None:
         arena = self._arenas.get(rank)
         if arena is None:
-            arena = self._arenas[rank] = _Arena(rank)
+            arena = self._arenas[rank] = Arena(rank)
         parked = arena.small.get(units)
         if parked:
             arena.parked -= units
@@ -403,7 +280,7 @@ class Allocator:
                 start = heap.take(units)
         return start
 
-    def _slice(self, arena: _Arena, units: int) -> int | None:
+    def _slice(self, arena: Arena, units: int) -> int | None:
         """Take one small block, and park some more if there is room."""
         start = arena.heap.take(units * _SLICES)
         if start is None:
@@ -413,14 +290,14 @@ class Allocator:
         arena.parked += units * len(rest)
         return start
 
-    def _take_large(self, arena: _Arena, units: int) -> int | None:
+    def _take_large(self, arena: Arena, units: int) -> int | None:
         # The youngest parked block is left to those who are still reading it.
         if len(arena.large) >= _PARKED_LARGE and arena.large[0][1] == units:
             arena.parked -= units
             return arena.large.popleft()[0]
         return None
 
-    def _lease(self, arena: _Arena, units: int) -> bool:
+    def _lease(self, arena: Arena, units: int) -> bool:
         """Move the arena's mark; what is gained joins a free range that ends there."""
         window, heap = self._window, arena.heap
         own = arena.rank == window.rank
@@ -484,12 +361,12 @@ class Allocator:
             arena.parked -= units
             self._release(arena, start, units)
 
-    def _release(self, arena: _Arena, start: int, units: int) -> None:
+    def _release(self, arena: Arena, start: int, units: int) -> None:
         # The header may come to lie inside another block: end this life where it can be seen.
         self._window.write_word(arena.rank, start * at.UNIT, 0)
         arena.heap.give(start, units)
 
-    def _merge(self, arena: _Arena) -> None:
+    def _merge(self, arena: Arena) -> None:
         for start, units in list(arena.unpark()):
             self._release(arena, start, units)
         self._publish()

@@ -6,7 +6,6 @@ import collections
 import enum
 import pickle
 from collections.abc import Iterator, Mapping, MutableMapping
-from test import mapping_tests
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from test import mapping_tests
 
 from alamo_mpi import DDict, SerializationError
 
@@ -51,7 +51,7 @@ class Colour(enum.Enum):
     RED = 1
 
 
-class Point(collections.namedtuple("Point", "x y")):  # noqa: PYI024
+class Point(collections.namedtuple("Point", "x y")):
     __slots__ = ()
 
 

@@ -143,7 +143,8 @@ def fill(world: World, d: DDict[Any, Any], seconds: float) -> None:
                 d[world.rank, stored] = signed(world.rank, stored, 5000)
                 stored += 1
         except DDictFullError as error:
-            assert "ALAMO_POOL_BYTES" in str(error)
+            refusal = str(error)
+        assert "ALAMO_POOL_BYTES" in refusal
         barrier(world)
         counts = world.comm.allgather(stored)
         assert sum(counts) > 100, counts

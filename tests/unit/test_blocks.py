@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alamo_mpi.core import layout as at
-from alamo_mpi.core.blocks import Allocator, Heap, block_layout
+from alamo_mpi.core.blocks import Allocator, block_layout
+from alamo_mpi.core.heap import Heap
 from alamo_mpi.core.records import Record, Records
 from alamo_mpi.errors import DDictFullError
 from tests.support.fake_window import FakeWindow, Interleaver, Memory
