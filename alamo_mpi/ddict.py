@@ -275,12 +275,14 @@ class DDict(MutableMapping[K, V]):
         default
             What a missing key counts as.
         """
-        while True:
-            encoded = encode(key)
-            entry = self._client.find(encoded)
-            old = default if entry is None else load_value(entry.record)
-            if self._client.exchange(key, encoded, entry, old + delta):
-                return old
+        encoded = encode(key)
+        # One thread of this process at a time: others would only make each other start again.
+        with self._lock:
+            while True:
+                entry = self._client.find(encoded)
+                old = default if entry is None else load_value(entry.record)
+                if self._client.exchange(key, encoded, entry, old + delta):
+                    return old
 
     def compare_and_set(self, key: K, expected: Any, value: V) -> bool:
         """Set a value if it equals `expected`, atomically; tell whether it was set.
