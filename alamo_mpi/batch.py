@@ -254,16 +254,20 @@ class Batch:
         values = _value_pairs(compiled_subtasks)
         graph = infer([task._accesses for task in subtasks], values)
         compiled = _Compiled(self, compiled_subtasks, graph, callback_func, callback_args)
-        for index, task in enumerate(subtasks):
-            if task._parent is not None:
-                for earlier in subtasks[:index]:
-                    earlier._parent = None
-                raise TaskStateError(
-                    f"{task._title()} stands in the list twice: create one task for each call.",
-                    uid=task._uid,
-                )
-            task._parent = compiled
-            task._index = index
+        with self._manager.preparer.lock:
+            for index, task in enumerate(subtasks):
+                if task._parent is not None or task._submission is not None:
+                    twice = task._parent is compiled
+                    for earlier in subtasks[:index]:
+                        earlier._parent = None
+                    if not twice:  # another thread was quicker
+                        self._check_compilable(task)
+                    raise TaskStateError(
+                        f"{task._title()} stands in the list twice: create one task for each call.",
+                        uid=task._uid,
+                    )
+                task._parent = compiled
+                task._index = index
         return compiled
 
     def _check_compilable(self, task: object) -> None:

@@ -98,14 +98,17 @@ class Session:
             answered = False
         finally:
             watchdog.cancel()
+            if watchdog.is_alive():  # a host program finds its threads as they were
+                watchdog.join(1.0)
         shown, self.shown = self.shown, None  # it holds the program's frames, and so its files
         if not answered:
             if error is not None and error is not shown:
                 traceback.print_exception(type(error), error, error.__traceback__)
             logger.error(
-                "Some workers still ran a task %g s after the program's end on rank 0: "
-                "the job is aborted. Wait for tasks, or terminate the batch, before the end.",
+                "A task still ran %g s after the program's end on rank 0, on %s: the job is "
+                "aborted. Wait for tasks, or terminate the batch, before the end.",
                 grace_s,
+                ", ".join(self.manager.silent_ranks) or "no rank that is known",
             )
             self.world.abort(status)
 

@@ -101,9 +101,10 @@ def _start_program() -> Session:
     from alamo_mpi.runtime.pool import open_pool
 
     world = World()
+    # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
+    unlink_shared_memory()
     check_singleton(world.size)
     open_pool(world)
-    # The job is ours: whatever kills it, MPICH's shared memory must not outlive it.
     unlink_shared_memory()
     if world.rank > 0:
         _serve_program(world)

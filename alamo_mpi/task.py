@@ -146,15 +146,16 @@ class Task:
         -----
         Local, never waits for a worker.  About 10 us and the pickling.
         """
-        self._check_own("started")
-        if self._submission is not None:
-            raise TaskStateError(
-                f"{self._title()} was started already, and a task runs once: use wait() or "
-                "result.get(), or create a new task to run the function again.",
-                uid=self._uid,
-                task_name=self._name(),
-            )
-        self._batch._submit(self)
+        with self._batch._manager.preparer.lock:
+            self._check_own("started")
+            if self._submission is not None:
+                raise TaskStateError(
+                    f"{self._title()} was started already, and a task runs once: use wait() or "
+                    "result.get(), or create a new task to run the function again.",
+                    uid=self._uid,
+                    task_name=self._name(),
+                )
+            self._batch._submit(self)
 
     def wait(self, timeout: float = default_timeout) -> None:
         """Wait until the task, its subtasks and their callbacks have ended.

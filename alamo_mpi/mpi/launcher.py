@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -219,6 +218,8 @@ def _candidates(library: str, path: str) -> Iterator[str]:
 
 
 def _family_of_command(path: str) -> str:
+    import subprocess  # here, as workers import this module and start nothing
+
     try:
         answer = subprocess.run(
             [path, "--version"],

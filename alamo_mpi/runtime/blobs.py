@@ -10,9 +10,13 @@ and on the workers that have it, within `IDLE_NBYTES`: the same array is often a
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Blob", "BlobTable"]
 
@@ -53,6 +57,8 @@ class BlobTable:
         self._idle: OrderedDict[int, Blob] = OrderedDict()
         self._idle_nbytes = 0
         self._next = 0
+        # Tasks are started by users' threads and end on the one that drives.
+        self._lock = threading.Lock()
 
     def __getitem__(self, number: int) -> Blob:
         return self._blobs[number]
@@ -76,30 +82,35 @@ class BlobTable:
         int
             To be given to `release` once when the task is final.
         """
+        # Whoever has such buffers has imported numpy; a program without starts faster.
+        import numpy as np
+
         view = np.frombuffer(raw, np.uint8)
         place = (view.__array_interface__["data"][0], raw.nbytes)
         known = met.get(place)
-        if known is not None:
-            blob = self._blobs[known[0]]
-        else:
-            found = self._places.get(place)
-            if found is None or not _equal(view, found.data):
-                found = Blob(self._next, place, bytearray(raw))
-                self._next += 1
-                # An older snapshot of the same place stays until its tasks are final.
-                self._blobs[found.number] = self._places[place] = found
-            blob = found
-            met[place] = (blob.number, raw)
-        if self._idle.pop(blob.number, None) is not None:
-            self._idle_nbytes -= len(blob.data)
-        blob.users += 1
-        return blob.number
+        with self._lock:
+            if known is not None:
+                blob = self._blobs[known[0]]
+            else:
+                found = self._places.get(place)
+                if found is None or not _equal(view, found.data):
+                    found = Blob(self._next, place, bytearray(raw))
+                    self._next += 1
+                    # An older snapshot of the same place stays until its tasks are final.
+                    self._blobs[found.number] = self._places[place] = found
+                blob = found
+                met[place] = (blob.number, raw)
+            if self._idle.pop(blob.number, None) is not None:
+                self._idle_nbytes -= len(blob.data)
+            blob.users += 1
+            return blob.number
 
     def release(self, number: int) -> list[Blob]:
         """Note that a task that needed it is final; return the blobs to be forgotten."""
-        blob = self._blobs[number]
-        blob.users -= 1
-        return self._rest(blob) if not blob.users else []
+        with self._lock:
+            blob = self._blobs[number]
+            blob.users -= 1
+            return self._rest(blob) if not blob.users else []
 
     def _rest(self, blob: Blob) -> list[Blob]:
         """Keep an unused blob, at the cost of the longest unused ones."""
@@ -116,5 +127,7 @@ class BlobTable:
         return dropped
 
 
-def _equal(view: np.ndarray[tuple[int], np.dtype[np.uint8]], data: bytearray) -> bool:
+def _equal(view: NDArray[np.uint8], data: bytearray) -> bool:
+    import numpy as np
+
     return bool(np.array_equal(view, np.frombuffer(data, np.uint8)))

@@ -103,7 +103,7 @@ class Driver:
                 elif now - idle_since > _PARK_S:
                     # Cleared before the last look: a `wake` in between is not lost.
                     self._needed.clear()
-                    if self._busy():
+                    if self._busy() or self._stopping:
                         self._needed.set()
         except BaseException as error:
             logger.critical("the driver of alamo_mpi has failed", exc_info=True)

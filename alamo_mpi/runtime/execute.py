@@ -10,7 +10,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
@@ -50,10 +50,12 @@ class Work:
     `deque` is atomic, so every position is taken exactly once.
     """
 
-    __slots__ = ("given_up", "run", "todo")
+    __slots__ = ("given_up", "remote", "run", "todo")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, remote: Sequence[int] = ()) -> None:
         self.run = run
+        #: Tasks whose results come from other workers.
+        self.remote = remote
         #: Set before the interrupting signal is sent, looked at after ``in_task`` is set: a task
         #: that is just about to start gets either the one or the other.
         self.given_up = False

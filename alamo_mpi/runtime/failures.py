@@ -72,7 +72,10 @@ def rebuild(failure: Failure, task: str, uid: int, rank: int, host: str) -> Base
             error = None
     if error is None:
         error = _stand_in(failure, where)
-    if isinstance(error, RemoteError):
+    if type(error) is SerializationError and error.uid is None:
+        # Ours: the task's argument or result could not travel, which its worker says of "a value".
+        error = SerializationError(f"{where}: {error}")
+    if isinstance(error, (RemoteError, SerializationError)) and error.uid is None:
         error.uid, error.task_name, error.rank, error.host = uid, task, rank, host
     error.__cause__ = RemoteTraceback(f"{where}:\n{failure.traceback}")
     return error

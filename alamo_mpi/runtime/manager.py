@@ -99,7 +99,11 @@ class Manager:
         functions, blobs = FunctionTable(), BlobTable()
         self.preparer = Preparer(functions, blobs)
         self.outcomes = Outcomes(
-            self.drive, self.fetch, lambda number: bytearray(blobs[number].data), world.hosts
+            self.lock,
+            self.drive,
+            self.fetch,
+            lambda number: bytearray(blobs[number].data),
+            world.hosts,
         )
         self._ledger = Ledger(
             self._send, blobs, self.lock, self.outcomes.value, self._release_if_over
@@ -387,6 +391,12 @@ class Manager:
         if answered:
             self._transport.close()
         return answered
+
+    @property
+    def silent_ranks(self) -> list[str]:
+        """Workers that have not said goodbye, as "rank 3 (host n012)"."""
+        ranks = range(1, self._world.size)
+        return [f"rank {r} (host {self.hosts[r]})" for r in ranks if r not in self._stopped]
 
     def _stop_workers(self) -> None:
         for rank in range(1, self._world.size):

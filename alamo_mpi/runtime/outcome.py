@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from alamo_mpi.core.states import State
-from alamo_mpi.errors import CancelledError, DependencyError, InternalError
+from alamo_mpi.errors import CancelledError, DependencyError, InternalError, SerializationError
 from alamo_mpi.runtime.failures import rebuild
 from alamo_mpi.runtime.packing import ATOMS, private, unpack
 from alamo_mpi.runtime.submission import Submission
@@ -23,6 +24,9 @@ class Outcomes:
 
     Parameters
     ----------
+    lock
+        The manager's.  A task's state is set a moment before its outcome is stored, both under
+        this lock: whoever looks at the state without it may find nothing there.
     drive
         ``drive(done, timeout)``, waits as `Manager.drive` does.
     fetch
@@ -35,11 +39,13 @@ class Outcomes:
 
     def __init__(
         self,
+        lock: threading.RLock,
         drive: Callable[[Callable[[], bool], float | None], bool],
         fetch: Callable[[int, tuple[int, str], float | None], tuple[Any] | None],
         find_blob: Callable[[int], Any],
         hosts: tuple[str, ...],
     ) -> None:
+        self._lock = lock
         self._drive = drive
         self._fetch = fetch
         self._find_blob = find_blob
@@ -55,10 +61,11 @@ class Outcomes:
         TimeoutError, BaseException
             As `AsyncDict.get`.
         """
-        if submission.program.states[index] == State.DONE and index not in submission.kept:
-            payload = submission.results[index]
-            if type(payload) in ATOMS:
-                return payload
+        with self._lock:
+            if submission.program.states[index] == State.DONE and index not in submission.kept:
+                payload = submission.results[index]
+                if type(payload) in ATOMS:
+                    return payload
         values = submission.values
         if index not in values:
             deadline = None if timeout is None else time.perf_counter() + timeout
@@ -80,13 +87,22 @@ class Outcomes:
             return submission.values[index]
         kept = submission.kept.get(index)
         if kept is None:
-            value = unpack(private(submission.results[index]), self._find_blob)
+            payload = private(submission.results[index])
         else:
             rank = kept[0]
             payload = self._kept(submission, index, "result", rank, timeout)
             # The worker keeps its copy, as this task may become an argument of another one yet;
             # in a world of one rank, where nothing was sent, this one would be the same.
-            value = unpack(payload if rank else private(payload), self._find_blob)
+            payload = payload if rank else private(payload)
+        try:
+            value = unpack(payload, self._find_blob)
+        except SerializationError as error:
+            raise SerializationError(
+                f"The result of {_title(submission, index)} cannot be given to this program: "
+                f"{error}",
+                uid=submission.uids[index],
+                task_name=submission.names[index],
+            ) from error.__cause__
         # Two threads may come here at once; both get the first one's object.
         return submission.values.setdefault(index, value)
 
@@ -104,7 +120,8 @@ class Outcomes:
 
     def _await(self, submission: Submission, index: int, timeout: float | None) -> None:
         def final() -> bool:
-            return submission.is_final(index)
+            with self._lock:
+                return submission.is_final(index)
 
         if not final() and not self._drive(final, timeout):
             raise TimeoutError(f"{_title(submission, index)} has not ended after {timeout:g} s")

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-import cloudpickle
-
 from alamo_mpi.errors import SerializationError
 
 __all__ = [
@@ -90,6 +88,8 @@ def dumps(
         file = io.BytesIO()
         if restart is not None:
             restart()
+    import cloudpickle  # here, since many programs start faster without
+
     try:
         cloudpickle.Pickler(file, 5, buffer_callback=buffer_callback).dump(value)
     except Exception as error:

@@ -7,6 +7,7 @@ name, before anything runs, and what the user changes afterwards does not reach 
 from __future__ import annotations
 
 import pickle
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -37,9 +38,16 @@ class Preparer:
     ----------
     functions, blobs
         The tables of the program.
+
+    Attributes
+    ----------
+    lock : threading.RLock
+        Held by whoever starts or compiles tasks: the tables, and the tasks themselves, are for one
+        thread at a time.  Taken before the manager's lock, never after it.
     """
 
     def __init__(self, functions: FunctionTable, blobs: BlobTable) -> None:
+        self.lock = threading.RLock()
         self._functions = functions
         self._blobs = blobs
         self._started = 0

@@ -43,6 +43,7 @@ from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.execute import Executor, Interruption, Output, Work
+from alamo_mpi.runtime.inputs import Inputs
 from alamo_mpi.runtime.report import Report
 
 __all__ = ["MANAGER", "Worker", "serve"]
@@ -93,7 +94,7 @@ class Worker:
         self._poll = poll
         self._inbox: deque[Work] = deque()
         self._current: Work | None = None
-        self._fetched: dict[int, tuple[Any] | None] = {}
+        self._inputs = Inputs()
         self.report = Report(lambda message: send(MANAGER, message))
         self.executor = Executor(self.report, output, self._input)
         self._thread: int | None = None
@@ -105,18 +106,18 @@ class Worker:
 
     def step(self) -> bool:
         """Run the next chunk, if there is one; on the thread that runs tasks."""
-        try:
-            work = self._inbox.popleft()
-        except IndexError:
+        if not self._inbox:
             return False
-        self._current = work
+        # Noted before it leaves the inbox: a recall or interruption finds it in either place.
+        work = self._current = self._inbox[0]
+        self._inbox.popleft()
         self._thread = threading.get_ident()
         self.executor.run(work)
         self._current = None
+        self._inputs.release(work.remote)
         if not self._inbox:
             # Nothing follows that would carry the report.
             self.report.flush()
-            self._fetched.clear()
         return True
 
     def dispatch(self, source: int, message: Any) -> None:
@@ -136,7 +137,7 @@ class Worker:
         elif isinstance(message, Fetch):
             self._send(source, Value(message.key, self.executor.kept.find(message.key)))
         elif isinstance(message, Value):
-            self._fetched[message.key[0]] = message.payload
+            self._inputs.arrive(message.key[0], message.payload)
         elif isinstance(message, Forget):
             self.executor.buffers.forget(message.blobs)
             self.executor.kept.forget(message.values)
@@ -152,10 +153,14 @@ class Worker:
         for number, data in run.blobs.items():
             self.executor.buffers.add(number, data)
         # Asked for now, inputs from other workers travel while earlier tasks run.
-        for uid, source in run.sources.items():
-            if isinstance(source, int) and source != self.rank and uid not in self._fetched:
-                self._send(source, Fetch((uid, "result")))
-        self._inbox.append(Work(run))
+        remote = {
+            uid: source
+            for uid, source in run.sources.items()
+            if isinstance(source, int) and source != self.rank
+        }
+        for uid in self._inputs.need(remote):
+            self._send(remote[uid], Fetch((uid, "result")))
+        self._inbox.append(Work(run, list(remote)))
 
     def _input(self, uid: int, sources: dict[int, tuple[Any] | int]) -> Any:
         """Return the payload of another task's result, waiting for it if it is under way."""
@@ -165,11 +170,13 @@ class Worker:
         source = sources.get(uid)
         if isinstance(source, tuple):
             return source[0]
-        backoff = Backoff()
-        while uid not in self._fetched and source is not None and source != self.rank:
-            if not self._poll():
-                backoff.pause()
-        value = self._fetched.get(uid)
+        value = None
+        if source is not None and source != self.rank:
+            backoff = Backoff()
+            while not self._inputs.here(uid):
+                if not self._poll():
+                    backoff.pause()
+            value = self._inputs.get(uid)
         if value is None:
             raise InternalError(f"the result of task {uid} is not on rank {source} any more")
         return value[0]
@@ -281,10 +288,15 @@ def serve(world: World) -> None:
     transport = Transport(world)
     capture = Capture()
 
+    # What one thread has received is filed away before the other receives what follows: else
+    # chunks would overtake each other.  Filing never polls, so the lock is taken once.
+    polling = threading.Lock()
+
     def poll() -> bool:
-        messages = transport.poll()
-        for source, message in messages:
-            worker.dispatch(source, message)
+        with polling:
+            messages = transport.poll()
+            for source, message in messages:
+                worker.dispatch(source, message)
         return bool(messages)
 
     worker = Worker(world.rank, transport.send, poll, capture)

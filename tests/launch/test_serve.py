@@ -213,20 +213,27 @@ def test_sys_exit_in_the_body(tmp_path: Path, status: str, rc: int) -> None:
     assert "Traceback" not in run.stderr, str(run)
 
 
-def test_an_error_with_a_long_task_in_flight_aborts_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stuck", [False, True])
+def test_an_error_with_a_long_task_in_flight(tmp_path: Path, stuck: bool) -> None:
+    """Such a task is given up; where nothing reaches it, the job is aborted."""
+    wait = "ctypes.PyDLL(None).sleep(600)" if stuck else "time.sleep(600)"
     run = host(
         tmp_path,
-        """\
+        f"""\
+        import ctypes
         def block():
             Path("flag").touch()
-            time.sleep(600)
+            {wait}
         with alamo_mpi.serve(world):
-            alamo_mpi.Batch().function(block).start()
+            batch = alamo_mpi.Batch()
+            batch.function(block).start()
             while not Path("flag").exists():
                 time.sleep(0.01)
             raise ValueError("boom")
         """,
     )
+    assert ("the job is aborted" in run.stderr) == stuck, str(run)
+    assert ("alamo_mpi.errors.RemoteError:" in run.stderr) == (not stuck), str(run)
     assert run.rc == 1, str(run)
     assert run.stderr.count("\nValueError: boom") == 1, str(run)
     assert run.seconds < 20

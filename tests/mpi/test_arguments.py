@@ -302,8 +302,11 @@ def test_a_function_that_cannot_be_pickled(batch: Batch) -> None:
 
 def test_an_argument_that_cannot_be_rebuilt_on_the_worker(batch: Batch) -> None:
     task = batch.function(same, Unbuildable())
-    with pytest.raises(SerializationError, match="no such thing here"):
+    with pytest.raises(SerializationError, match="no such thing here") as caught:
         task.run()
+    assert f"Task {task.uid} 'same' failed on rank" in str(caught.value)
+    assert (caught.value.uid, caught.value.task_name) == (task.uid, "same")
+    assert caught.value.rank in batch._live.ranks
     assert batch.function(same, 2).run() == 2
 
 
@@ -326,15 +329,22 @@ def test_a_result_that_cannot_be_pickled(batch: Batch) -> None:
     task = batch.function(returns, Locked)
     with pytest.raises(SerializationError, match="this lock stays here") as caught:
         task.run()
+    assert f"Task {task.uid} 'returns' failed on rank" in str(caught.value)
     assert f"Task {task.uid} 'returns'" in str(caught.value.__cause__)
+    assert (caught.value.uid, caught.value.task_name) == (task.uid, "returns")
     assert batch.function(same, 2).run() == 2
 
 
 def test_a_result_that_cannot_be_rebuilt_by_the_client(batch: Batch) -> None:
     task = batch.function(returns, Unbuildable)
+    task.start()
+    task.wait()
     for _ in range(2):
-        with pytest.raises(SerializationError, match="no such thing here"):
-            task.result.get() if task._submission else task.run()
+        with pytest.raises(SerializationError, match="no such thing here") as caught:
+            task.result.get()
+        assert f"The result of Task {task.uid} 'returns' cannot be given" in str(caught.value)
+        assert caught.value.uid == task.uid
+        assert isinstance(caught.value.__cause__, ModuleNotFoundError)
     assert batch.function(same, 2).run() == 2
 
 

@@ -202,13 +202,14 @@ def test_close_and_join_inside_with() -> None:
 
 
 def test_an_error_inside_with_terminates(gate: Gate) -> None:
+    running: list[Task] = []
     waiting: list[Task] = []
 
     def program() -> None:
         with Batch() as batch:
-            running = batch.function(pass_and_call, gate, square, 1)
-            running.start()
-            waiting.extend(batch.function(square, running) for _ in range(20))
+            running.append(batch.function(pass_and_call, gate, square, 1))
+            running[0].start()
+            waiting.extend(batch.function(square, running[0]) for _ in range(20))
             batch.compile(waiting).start()
             gate.arrived()
             raise KeyError("my own")
@@ -219,6 +220,7 @@ def test_an_error_inside_with_terminates(gate: Gate) -> None:
     for task in waiting:
         with pytest.raises(CancelledError):
             task.result.get()
+    running[0].wait()  # in a world of one rank it could not be interrupted
     with Batch() as batch:
         assert batch.function(square, 3).run() == 9
 
@@ -246,8 +248,9 @@ def test_a_batch_dropped_with_tasks_under_way(
     gate.arrived()
     del batch, task
     gc.collect()
+    assert manager.drive(lambda: bool(warnings_in(caplog)), 30.0)
     gate.open()
-    manager.drive(lambda: not manager.roster.batches, 30.0)
+    assert manager.drive(lambda: not manager.roster.batches, 30.0)
     (warning,) = warnings_in(caplog)
     assert "1 unfinished tasks are cancelled" in warning
 
@@ -284,3 +287,19 @@ def test_log_level_reaches_the_workers(nworkers: int, tmp_path: Any) -> None:
 
 def level_of(name: str) -> int:
     return logging.getLogger(name).level
+
+
+def make_a_batch() -> None:
+    Batch()
+
+
+def test_a_batch_made_inside_a_task(batch: Batch, alone: bool) -> None:
+    # In a world of one rank the task runs in the program itself, where a batch may be made.
+    kind, words = (
+        (WorkersBusyError, "holds 1")
+        if alone
+        else (TaskStateError, "cannot be started inside a task")
+    )
+    with pytest.raises(kind, match=words):
+        batch.function(make_a_batch).run()
+    assert batch.function(square, 3).run() == 9

@@ -146,6 +146,22 @@ def swallows_and_returns(gate: Gate) -> str:
     return "was let through"
 
 
+def test_in_a_world_of_one_rank_what_runs_comes_to_its_end(
+    left: Batch, gate: Gate, alone: bool
+) -> None:
+    if not alone:
+        pytest.skip("more than one rank: it is given up")
+    task = left.function(swallows_and_returns, gate)
+    task.start()
+    gate.arrived()
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        ending = threads.submit(left.terminate)
+        wait_until(lambda: left._live.lifecycle.terminated)
+        gate.open()
+        ending.result(LIMIT_S)
+    assert task.result.get(timeout=LIMIT_S) == "was let through"
+
+
 def test_nothing_is_started_any_more(left: Batch) -> None:
     made = left.function(square, 3)
     done = left.function(square, 4)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -201,3 +204,105 @@ def test_a_thread_that_waits_while_another_closes(batch: Batch, gate: Gate) -> N
         joined = pool.submit(batch.join)
         gate.open()
         assert (got.result(LIMIT_S), joined.result(LIMIT_S)) == (9, None)
+
+
+def test_a_task_that_is_done_has_its_result(
+    batch: Batch, on_threads: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = batch._live.scheduler.handle
+
+    def pause_after(*args: Any) -> Any:
+        commands = handle(*args)
+        time.sleep(1e-3)  # states are set now, results are stored by the commands
+        return commands
+
+    monkeypatch.setattr(batch._live.scheduler, "handle", pause_after)
+
+    def work(number: int) -> None:
+        for i in range(10):
+            good, bad = batch.function(square, i), batch.function(fail, i)
+            compiled = batch.compile([good, bad])
+            compiled.start()
+            if number % 2:
+                compiled.wait()
+            assert good.result.get() == i * i
+            with pytest.raises(ValueError, match=str(i)):
+                bad.result.get()
+
+    on_threads(work)
+
+
+class Meeting:
+    """An argument that holds up its own pickling until two threads do it, or a moment is over."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2)
+
+    def __reduce__(self) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.barrier.wait(0.1)
+        return int, (3,)
+
+
+def test_two_threads_that_start_one_task_at_once(batch: Batch) -> None:
+    task = batch.function(square, Meeting())
+
+    def start(_: int) -> bool:
+        try:
+            task.start()
+        except TaskStateError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(start, range(2))) == [False, True]
+    assert task.result.get() == 9
+
+
+def test_a_thread_that_compiles_what_another_starts(batch: Batch) -> None:
+    task = batch.function(square, Meeting())
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(task.start)
+        try:
+            batch.compile([task]).run()
+        except TaskStateError:
+            starting.result(LIMIT_S)
+        else:
+            assert isinstance(starting.exception(LIMIT_S), TaskStateError)
+    assert task.result.get() == 9
+
+
+def test_each_thread_calls_its_own_function(batch: Batch, on_threads: Start) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet in the middle of everything
+    try:
+
+        def work(number: int) -> list[int]:
+            results = []
+            for i in range(60):
+                one, two = batch.function(lambda i=i: 100 * number + i), batch.function(square, i)
+                one.start()
+                two.start()
+                results.append(one.result.get() - two.result.get())
+            return results
+
+        got = on_threads(work)
+    finally:
+        sys.setswitchinterval(interval)
+    assert got == [[100 * number + i - i * i for i in range(60)] for number in range(NTHREADS)]
+
+
+def test_shared_arrays_from_all_threads(batch: Batch, on_threads: Start) -> None:
+    shared = np.arange(20_000.0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def work(number: int) -> list[float]:
+            mine = np.full(20_000, float(number))
+            return [batch.function(np.dot, shared, mine).run() for _ in range(40)]
+
+        got = on_threads(work)
+    finally:
+        sys.setswitchinterval(interval)
+    assert got == [[float(shared.sum()) * number] * 40 for number in range(NTHREADS)]

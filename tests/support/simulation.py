@@ -232,6 +232,7 @@ class World:
     def __init__(self, nworkers: int, rng: random.Random, manners: Manners) -> None:
         self.rng = rng
         self.manners = manners
+        self.nworkers = nworkers
         self.now = 0.0
         self.scheduler = Scheduler(range(1, nworkers + 1))
         self.jobs: dict[int, Job] = {}

@@ -95,6 +95,21 @@ def test_a_function_never_measured_does_not_join_others() -> None:
     assert program.ready.pop(1) == 2
 
 
+def test_nor_those_of_another_program() -> None:
+    chunk = Chunk(0, 1)
+    chunk.take(Program(0, 1, 1), measured(), LONGEST_S)
+    second = opened([UNKNOWN], 1, [])
+    chunk.take(second, measured(), LONGEST_S)
+    assert (chunk.size, second.ready.count, second.states[0]) == (1, 1, State.READY)
+
+
+def test_an_unmeasured_successor_does_not_stop_its_sisters() -> None:
+    """0 -> 1 (never measured), 0 -> 2."""
+    program = opened([1, UNKNOWN, 1], 3, [(0, 1, RAW), (0, 2, RAW)])
+    assert tasks(cut(program, LONGEST_S)) == [0, 2]
+    assert program.states[1] == State.WAITING
+
+
 def test_a_chain_is_taken_beyond_the_budget_up_to_the_longest() -> None:
     """0 -> 1 -> ... -> 19, 1 ms each; the chain has nowhere else to go."""
     program = opened(1, 20, [(i, i + 1, RAW) for i in range(19)])

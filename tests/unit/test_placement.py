@@ -78,6 +78,7 @@ def test_draining_returns_every_task_wherever_it_is_held() -> None:
     ready.push(2, home=3)
     assert sorted(ready.drain()) == [0, 2, 4, 5]
     assert (ready.count, ready.pop_range(6)) == (0, range(6, 6))
+    assert (ready.has_for(3), ready.home_among({3})) == (False, None)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -125,6 +126,14 @@ def test_a_small_argument_moves() -> None:
     talk.submit(talk.program([10, 10, 10], 3, graph))
     talk.ended(1, 1)
     assert talk.ended(0, 1, kept={0: 1000}) == ["from 1, 0: A0 done", "send c2 to 2: A2"]
+
+
+def test_whoever_takes_no_result_as_an_argument_is_not_tied_to_it() -> None:
+    """0 -RAW-> 2: what 2 reads is elsewhere, as in a file; the result of 0 does not matter."""
+    talk = Dialogue(1, 2)
+    talk.submit(talk.program(10, 3, Graph.from_edges(3, [(0, 2, Hazard.RAW)])))
+    talk.ended(1, 1)
+    assert talk.ended(0, 1, kept={0: BIG}) == ["from 1, 0: A0 done", "send c2 to 2: A2"]
 
 
 def test_the_largest_of_several_arguments_decides() -> None:

@@ -67,6 +67,17 @@ def test_long_tasks_go_out_one_by_one_and_the_last_wait_for_whoever_is_idle_firs
     assert talk.ended(3, 1) == ["from 2, 0: A3 done", "finished A"]
 
 
+def test_nothing_is_sent_ahead_behind_a_very_long_task() -> None:
+    """Tasks of 50 ms: whoever is idle first gets the next, however many there are."""
+    talk = Dialogue(1, 2)
+    talk.submit(talk.program(UNKNOWN, 9))
+    assert talk.ended(0, 1, seconds={UNKNOWN: (1, 0.05)}) == [
+        "from 1, 0: A0 done",
+        "send c2 to 1: A2",
+    ]
+    assert talk.ended(2, 1) == ["from 1, 0: A2 done", "send c3 to 1: A3"]
+
+
 def test_chunks_shrink_towards_the_end() -> None:
     """24 tasks of 1 ms on 2 workers: each chunk is a quarter of what is left."""
     talk = Dialogue(1, 2)

@@ -23,6 +23,8 @@ from tests.support.simulation import Job, Key, Manners, World
 
 SOAK = int(os.environ.get("ALAMO_SOAK", "0"))
 FIRST = int(os.environ.get("ALAMO_SOAK_FROM", "0"))
+#: Each test is cut into so many, that none is long.
+NBLOCKS = 20
 
 
 def seeds(usual: int) -> range:
@@ -159,17 +161,17 @@ def play(seed: int, *, failing: bool, ending: bool = False) -> tuple[World, list
         world.submit(sample.job, when)
         when += rng.choice([0.0, rng.uniform(0, span)])
     if ending:
-        world.terminate(rng.uniform(0, 1.2 * span / len(world._workers) + 1e-3))
+        world.terminate(rng.uniform(0, 1.2 * span / world.nworkers + 1e-3))
     ntasks = sum(sample.job.program.ntasks for sample in samples)
     world.run(most_events=100 + 20 * ntasks)
     assert sorted(world.finished) == list(range(len(samples)))
     return world, samples
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(NBLOCKS))
 def test_stores_end_as_the_sequential_program_leaves_them(block: int) -> None:
     """Any order that the scheduler and chance make of it, with nothing failing."""
-    for seed in seeds(300)[block::10]:
+    for seed in seeds(240)[block::NBLOCKS]:
         world, samples = play(seed, failing=False)
         assert set(world.finals.values()) <= {State.DONE}, seed
         for sample in samples:
@@ -180,10 +182,10 @@ def test_stores_end_as_the_sequential_program_leaves_them(block: int) -> None:
             assert left == oracle.run(sample.steps, range(ntasks), sample.leaves), seed
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(NBLOCKS))
 def test_a_failure_stops_exactly_whoever_reads_from_it(block: int) -> None:
     """Skipped is whom a failed task reaches through RAW, at first or any hand, and nobody else."""
-    for seed in seeds(300)[block::10]:
+    for seed in seeds(240)[block::NBLOCKS]:
         world, samples = play(seed, failing=True)
         assert world.finals == expected_states(samples), seed
         ran = {key for key, state in world.finals.items() if state != State.SKIPPED}
@@ -200,10 +202,10 @@ def check_roots(program: Program, finals: dict[Key, State]) -> None:
             assert finals[owner.pid, root] == State.FAILED
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(NBLOCKS))
 def test_termination_ends_every_task_and_changes_no_end(block: int) -> None:
     """Whatever was over when the end came stays as it was; all else is cancelled."""
-    for seed in seeds(300)[block::10]:
+    for seed in seeds(240)[block::NBLOCKS]:
         world, samples = play(seed, failing=True, ending=True)
         natural = expected_states(samples)
         assert world.finals.keys() == natural.keys(), seed
@@ -222,7 +224,7 @@ def test_termination_ends_every_task_and_changes_no_end(block: int) -> None:
 def test_the_histories_have_in_them_what_they_are_for() -> None:
     """The seeds reach recalls, whole chunks given back, interruptions, joins and externals."""
     seen = set()
-    for seed in range(60):
+    for seed in range(30):
         world, samples = play(seed, failing=True, ending=seed % 2 == 0)
         seen |= world.met
         seen |= {state.name for state in world.finals.values()}

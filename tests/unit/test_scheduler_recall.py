@@ -73,12 +73,14 @@ def test_nobody_is_asked_for_the_task_that_it_runs() -> None:
 
 
 def test_the_worker_with_the_most_left_is_asked_first() -> None:
-    """Worker 1 has two tasks to give, worker 2 three, worker 3 nothing to do."""
-    talk = Dialogue(1, 2, 3)
+    """Workers 1, 2 and 3 have two, three and one tasks to give; worker 4 has nothing to do."""
+    talk = Dialogue(1, 2, 3, 4)
     assert talk.submit(talk.program(1, 3, chain(3))) == ["send c0 to 1: A0 A1 A2"]
     assert talk.submit(talk.program(1, 4, chain(4))) == ["send c1 to 2: B0 B1 B2 B3"]
+    assert talk.submit(talk.program(1, 2, chain(2))) == ["send c2 to 3: C0 C1"]
     assert talk.tick(1.0) == ["recall from 2"]
     assert talk.tick(1.1) == ["recall from 1"]
+    assert talk.tick(1.2) == ["recall from 3"]
 
 
 def test_progress_that_crosses_the_recall_is_no_part_of_what_comes_back() -> None:
@@ -94,7 +96,8 @@ def test_all_was_started_when_the_recall_came() -> None:
     """Nothing comes back; the same question would get the same answer, so it has time."""
     talk = Dialogue(1, 2)
     assert talk.submit(talk.program(1, 3, chain(3))) == ["send c0 to 1: A0 A1 A2"]
-    assert talk.tick(3e-3) == ["recall from 1"]
+    assert talk.tick(2.9e-3) == ["recall from 1"]
+    assert talk.tick(3e-3) == []
     assert talk.returned(1, {}) == []
     assert talk.tick(4.9e-3) == []
     assert talk.tick(5.1e-3) == ["recall from 1"]
@@ -146,6 +149,13 @@ def test_workers_that_never_begin_are_given_more_time_with_each_recall() -> None
         rank = 3 - rank
         if rank == 1:
             patience_s *= 2
+    # One of its tasks has ended: from now on worker 1 is late as soon as at first.
+    assert talk.ended(12, 1) == ["from 1, 0: A0 done"]
+    assert talk.ended(12, 1) == ["from 1, 0: A1 done", "finished A"]
+    talk.submit(talk.program(1, 1))
+    assert talk.submit(talk.program(1, 2, chain(2))) == ["send c14 to 1: C0 C1"]
+    talk.ended(13, 1)
+    assert talk.tick(start + 2.1e-3) == ["recall from 1"]
 
 
 def test_a_late_worker_gets_no_second_chunk() -> None:

@@ -1,0 +1,86 @@
+"""Several real hosts on one machine, by the test bed's scripts; skipped where there are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alamo_mpi.mpi.launcher import find_launcher
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Folder with netns-cluster and slurm-up; `ALAMO_TESTBED` names another one.
+TESTBED = Path(os.environ.get("ALAMO_TESTBED", ROOT.parent / "shared" / "testbed"))
+
+
+class Hosts:
+    """Hosts that commands can be run on."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        self._command = command
+        self._env = env
+
+    def run(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a command on the hosts; kills it, and fails, past the time limit."""
+        return subprocess.run(
+            ["timeout", "-k", "5", str(timeout_s), *self._command, *arguments],
+            cwd=ROOT,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+
+
+def _environment(name: str) -> dict[str, str]:
+    env = dict(os.environ)
+    # A cluster of this run's own, so that another one on the machine is left alone.
+    env["NETNS_CLUSTER"] = name
+    env["MPIEXEC"] = find_launcher().command[0]
+    return env
+
+
+def _need(script: str) -> Path:
+    if os.geteuid() != 0:
+        pytest.skip("several hosts on one machine need network namespaces, and these need root")
+    path = TESTBED / script
+    if not path.exists():
+        pytest.skip(f"no {script} in {TESTBED}; name its folder by ALAMO_TESTBED")
+    return path
+
+
+def _up_and_down(up: list[str], down: list[str], env: dict[str, str]) -> Iterator[None]:
+    made = subprocess.run(up, env=env, capture_output=True, text=True, timeout=300, check=False)
+    try:
+        assert made.returncode == 0, made.stderr
+        yield
+    finally:
+        subprocess.run(down, env=env, capture_output=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Iterator[Hosts]:
+    """Three hosts; `Hosts.run` takes the arguments of ``netns-cluster mpiexec``."""
+    script = str(_need("netns-cluster"))
+    env = _environment(f"alamo-{os.getpid()}")
+    # The tests' own temporary files must be seen from every host.
+    for _ in _up_and_down([script, "up", "-n", "3", "--tmp", "shared"], [script, "down"], env):
+        yield Hosts([script, "mpiexec"], env)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Hosts]:
+    """A Slurm of two nodes; `Hosts.run` runs a command on the first.
+
+    Each node has a ``/tmp`` of its own: Slurm's PMIx keeps sockets there under equal names.
+    """
+    up = str(_need("slurm-up"))
+    env = dict(os.environ)
+    down, shell = str(TESTBED / "slurm-down"), str(TESTBED / "slurm-sh")
+    for _ in _up_and_down([up, "-n", "2"], [down], env):
+        yield Hosts([shell], env)
