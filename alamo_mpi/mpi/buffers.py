@@ -1,23 +1,40 @@
-"""Large private buffers, used again when nothing refers to them any more.
+"""Copies, and large private buffers that are used again when nothing refers to them any more.
 
 Memory that is new to the process costs as much to fault in as the copy into it costs; a program
 that reads one large array after another pays that once.
+
+numpy is imported by the first large value, not before: programs that have none start without it.
 """
 
 from __future__ import annotations
 
 import weakref
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-__all__ = ["Buffers"]
+    from alamo_mpi.core.window import Buffer
+
+    _Array = npt.NDArray[np.uint8]
+
+__all__ = ["Buffers", "copy"]
 
 _LARGE: Final = 1 << 20
 _KEPT_NBYTES: Final = 1 << 28
+#: From here on numpy copies, and lets other threads run meanwhile.
+_LARGE_COPY: Final = 1 << 16
 
-_Array = npt.NDArray[np.uint8]
+
+def copy(target: memoryview, source: Buffer) -> None:
+    """Copy bytes between buffers of equal length that do not overlap."""
+    if len(target) < _LARGE_COPY:
+        target[:] = source
+        return
+    import numpy as np
+
+    np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(source, np.uint8))
 
 
 class Buffers:
@@ -30,7 +47,7 @@ class Buffers:
     def empty(self, nbytes: int) -> memoryview:
         """Return a writable buffer, content undefined, that is nobody else's."""
         if nbytes < _LARGE:
-            return memoryview(np.empty(nbytes, np.uint8))  # type: ignore[arg-type]
+            return memoryview(bytearray(nbytes))
         memory = self._take(nbytes)
         # What is handed out is a view: when it and all that was made of it are gone, nothing can
         # reach the memory, and it is put back.
@@ -44,6 +61,8 @@ class Buffers:
             # One atomic step: a finalizer may run anywhere, in any thread.
             memory = self._free.get(nbytes, []).pop()
         except IndexError:
+            import numpy as np
+
             return np.empty(nbytes, np.uint8)
         self._kept_nbytes -= nbytes
         return memory

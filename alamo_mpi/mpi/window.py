@@ -20,18 +20,15 @@ import time
 from array import array
 from typing import Final
 
-import numpy as np
 from mpi4py import MPI
 
 from alamo_mpi.core.window import Buffer
-from alamo_mpi.mpi.buffers import Buffers
+from alamo_mpi.mpi.buffers import Buffers, copy
 
 __all__ = ["MpiWindow"]
 
 #: Largest single transfer: MPI counts are 32 bits in places, whatever the interface says.
 _CHUNK: Final = 1 << 30
-#: From here on numpy copies, and lets other threads run meanwhile.
-_LARGE_COPY: Final = 1 << 16
 _SPINS: Final = 64
 _LONGEST_NAP_S: Final = 1e-3
 _TOTAL_STORE_ORDER: Final = platform.machine() in ("x86_64", "AMD64", "i686")
@@ -72,7 +69,6 @@ class MpiWindow:
         self._scratch = _Scratch()
         self._unpack = {count: struct.Struct(f"@{count}Q").unpack_from for count in (4, 8, 16, 128)}
         self._maps: list[memoryview | None] = self._map()
-        self._arrays = [None if m is None else np.frombuffer(m, np.uint8) for m in self._maps]
         self._words = [None if m is None else m.cast("Q") for m in self._maps]
         self.direct = [m is not None for m in self._maps]
         self._buffers = Buffers()
@@ -117,7 +113,6 @@ class MpiWindow:
         if self._win == MPI.WIN_NULL:
             return
         self._alone = None
-        self._arrays = []
         for views in (self._words, self._maps):
             for view in views:
                 if view is not None:
@@ -158,10 +153,9 @@ class MpiWindow:
 
     def read_into(self, rank: int, offset: int, buffer: memoryview) -> None:
         """Fill a buffer."""
-        segment = self._arrays[rank]
+        segment = self._maps[rank]
         if segment is not None:
-            nbytes = len(buffer)
-            np.copyto(np.frombuffer(buffer, np.uint8), segment[offset : offset + nbytes])
+            copy(buffer, segment[offset : offset + len(buffer)])
         else:
             self._get(rank, offset, buffer)
 
@@ -195,12 +189,8 @@ class MpiWindow:
                 spec = [part, len(part), MPI.BYTE]
                 self._win.Put(spec, rank, (offset + start, len(part), MPI.BYTE))
             self._win.Flush(rank)
-        elif nbytes < _LARGE_COPY:
-            segment[offset : offset + nbytes] = data
         else:
-            array = self._arrays[rank]
-            assert array is not None
-            np.copyto(array[offset : offset + nbytes], np.frombuffer(data, np.uint8))
+            copy(segment[offset : offset + nbytes], data)
 
     # -- atomics ----------------------------------------------------------
 

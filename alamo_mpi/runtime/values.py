@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from typing import Any
 
 import cloudpickle
-import numpy as np
 
 from alamo_mpi.core.keyhash import Encoded, encode_key, encode_scalar
 from alamo_mpi.core.records import Record
@@ -78,7 +78,8 @@ def dump_value(value: object) -> tuple[bytes, list[memoryview]]:
         frames.append(raw)
         return False
 
-    if kind is np.ndarray and not value.dtype.hasobject:  # type: ignore[attr-defined]
+    numpy = sys.modules.get("numpy")  # who has an array has imported it
+    if numpy and kind is numpy.ndarray and not value.dtype.hasobject:  # type: ignore[attr-defined]
         return pickle.dumps(value, 5, buffer_callback=keep_in_band), frames
     return packing.dumps(value, keep_in_band, frames.clear), frames
 
