@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alamo_mpi.batch import Batch
     from alamo_mpi.core.access import CommunicationDomain, CommunicationObject, DataAccess
+    from alamo_mpi.ddict import DDict
     from alamo_mpi.errors import (
         AlamoError,
         CancelledError,
+        DDictDestroyedError,
+        DDictError,
+        DDictFrozenError,
+        DDictFullError,
+        DDictTimeoutError,
         DependencyError,
         InternalError,
         LaunchError,
@@ -38,6 +44,12 @@ __all__ = [
     "CancelledError",
     "CommunicationDomain",
     "CommunicationObject",
+    "DDict",
+    "DDictDestroyedError",
+    "DDictError",
+    "DDictFrozenError",
+    "DDictFullError",
+    "DDictTimeoutError",
     "DataAccess",
     "DependencyError",
     "InternalError",
@@ -58,6 +70,7 @@ _HOMES = {
     "Batch": "batch",
     "CommunicationDomain": "core.access",
     "CommunicationObject": "core.access",
+    "DDict": "ddict",
     "DataAccess": "core.access",
     "Task": "task",
     "init": "session",

@@ -13,6 +13,11 @@ import pickle
 __all__ = [
     "AlamoError",
     "CancelledError",
+    "DDictDestroyedError",
+    "DDictError",
+    "DDictFrozenError",
+    "DDictFullError",
+    "DDictTimeoutError",
     "DependencyError",
     "InternalError",
     "LaunchError",
@@ -106,6 +111,29 @@ class WorkersBusyError(AlamoError, RuntimeError):
 
 class LaunchError(AlamoError, RuntimeError):
     """The program was started in a way that cannot work; the message says which way does."""
+
+
+class DDictError(AlamoError):
+    """Base of the errors of `DDict` that a `dict` does not know."""
+
+
+class DDictFullError(DDictError, MemoryError):
+    """There is no room for a value; everything stored before is untouched.
+
+    The message names the sizes and the setting to raise.  Deleting keys makes room.
+    """
+
+
+class DDictDestroyedError(DDictError, RuntimeError):
+    """The dictionary was destroyed, here or by another client."""
+
+
+class DDictFrozenError(DDictError, TypeError):
+    """A write to a dictionary that is frozen; `DDict.unfreeze` allows it again."""
+
+
+class DDictTimeoutError(DDictError, TimeoutError):
+    """A key did not come, or not get the value waited for, in time; the message names it."""
 
 
 class InternalError(AlamoError):

@@ -97,16 +97,19 @@ def init() -> Session:
 
 def _start_program() -> Session:
     from alamo_mpi.mpi.world import World, unlink_shared_memory
+    from alamo_mpi.runtime.pool import open_pool
 
     world = World()
+    if world.size == 1:
+        from alamo_mpi.mpi.launcher import check_singleton
+
+        check_singleton(world.size)
+    open_pool(world)
     # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
     unlink_shared_memory()
     if world.rank > 0:
         _serve_program(world)
     if world.size == 1:
-        from alamo_mpi.mpi.launcher import check_singleton
-
-        check_singleton(world.size)
         logger.info(
             "One rank, so tasks run inside this process, one at a time. For more: "
             "python -m alamo_mpi -n N app.py"
@@ -221,10 +224,12 @@ class serve:  # noqa: N801 - a context manager, used like a function
     def __enter__(self) -> Session:
         frame = check_caller(sys._getframe(1))
         from alamo_mpi.mpi.world import World
+        from alamo_mpi.runtime.pool import open_pool
 
         with _process.lock:
             self._check_free()
             world = World(self._comm)
+            open_pool(world)
             if world.rank == 0:
                 self._session = _process.session = _open(world)
                 return self._session

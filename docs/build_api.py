@@ -28,6 +28,7 @@ imported as `from alamo_mpi import NAME`.
 CHAPTERS = {
     "The service": ("Batch", "Task", "AsyncDict"),
     "Data dependencies": ("DataAccess", "CommunicationObject", "CommunicationDomain"),
+    "Data": ("DDict",),
     "Starting": ("init", "serve"),
     "Errors": (
         "AlamoError",
@@ -39,6 +40,11 @@ CHAPTERS = {
         "RemoteTraceback",
         "WorkersBusyError",
         "LaunchError",
+        "DDictError",
+        "DDictFullError",
+        "DDictTimeoutError",
+        "DDictFrozenError",
+        "DDictDestroyedError",
         "InternalError",
     ),
 }

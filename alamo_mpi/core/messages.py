@@ -15,6 +15,7 @@ message                 from        to          received by
 `Value`                 worker      any         ``Worker.dispatch``, ``Manager.dispatch``
 `Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
+`Wake`                  any         any         both; to have received it is all there is to it
 ======================  ==========  ==========  ====================================================
 
 *Payloads.*  What a user passes or returns travels in one of three shapes, told apart by type:
@@ -43,6 +44,7 @@ __all__ = [
     "Stop",
     "Stopped",
     "Value",
+    "Wake",
     "tag_of",
 ]
 
@@ -144,6 +146,10 @@ class Stopped(NamedTuple):
     busy_seconds: float
 
 
+class Wake(NamedTuple):
+    """Look often for a while: operations on this rank's memory are coming from another node."""
+
+
 class Progress(NamedTuple):
     """The next ``ended`` tasks of a chunk have ended, in the chunk's order."""
 
@@ -183,6 +189,7 @@ KINDS: tuple[type[Any], ...] = (
     Stopped,
     Progress,
     Returned,
+    Wake,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

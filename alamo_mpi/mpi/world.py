@@ -52,6 +52,9 @@ class World:
         Host name by rank.
     host : str
         The name of this rank's host.
+    one_node : bool
+        Whether all ranks share memory; else operations on another node's memory wait until a rank
+        there polls.
     local_rank : int
         How many ranks below this one share its host.
 
@@ -82,8 +85,12 @@ class World:
         self.size: int = self.comm.Get_size()
         self.hosts: tuple[str, ...] = tuple(self.comm.allgather(MPI.Get_processor_name()))
         self.host: str = self.hosts[self.rank]
+        neighbours = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.one_node: bool = neighbours.Get_size() == self.size
+        neighbours.Free()
         self.local_rank: int = self.hosts[: self.rank].count(self.host)
         self._freed = False
+        self._before_free: list[Callable[[], None]] = []
 
     def abort(self, status: int) -> NoReturn:
         """End every process of the MPI job with `status`, at once; local, does not return.
@@ -143,11 +150,17 @@ class World:
 
         return cancel
 
+    def before_free(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when `free` begins, the latest first; it may be collective."""
+        self._before_free.append(callback)
+
     def free(self) -> None:
         """Give both communicators back; collective, may be called again."""
         if self._freed or MPI.Is_finalized():
             return
         self._freed = True
+        while self._before_free:
+            self._before_free.pop()()
         self.comm.Free()
         self.bulk.Free()
 

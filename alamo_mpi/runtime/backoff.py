@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-__all__ = ["Backoff"]
+__all__ = ["Backoff", "longest_nap_s"]
 
+#: Longest nap where operations on this rank's memory wait for it to poll.
+_SERVING_NAP_S = 1e-3
 #: How long to go on looking, giving way to others each time, after the last message.
 _SPIN_S = 1e-3
 #: The same while a large message is under way: it takes many polls on either side.
@@ -15,6 +17,11 @@ _SPIN_MOVING_S = 0.25
 _MOVING_NAP_S = 5e-5
 #: Longest nap.
 _LONGEST_NAP_S = 10e-3
+
+
+def longest_nap_s(one_node: bool) -> float:
+    """Return how long a rank may nap: it serves the memory that other nodes reach into."""
+    return _LONGEST_NAP_S if one_node else _SERVING_NAP_S
 
 
 class Backoff:

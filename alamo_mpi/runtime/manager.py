@@ -43,12 +43,14 @@ from alamo_mpi.core.messages import (
     Stop,
     Stopped,
     Value,
+    Wake,
 )
 from alamo_mpi.core.states import State
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime.backoff import Backoff
+from alamo_mpi.runtime import pool
+from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.driver import Driver
@@ -94,6 +96,7 @@ class Manager:
         self._world = world
         self.lock = threading.RLock()
         self._transport = Transport(world)
+        pool.wake_with(self._transport.send)
         workers = tuple(range(1, world.size)) if world.size > 1 else (0,)
         self.roster = Roster(workers)
         functions, blobs = FunctionTable(), BlobTable()
@@ -115,6 +118,7 @@ class Manager:
         self._abandoned: deque[LiveBatch] = deque()
         self._stopped: dict[int, float] = {}
         self._ticked = 0.0
+        self._longest_nap_s = longest_nap_s(world.one_node)
         self._killed = False
         self._local: Worker | None = None
         self._output: LocalOutput | None = None
@@ -177,12 +181,12 @@ class Manager:
                 if self.turn():
                     backoff.reset()
                     continue
-                rest = 1.0
+                rest = self._longest_nap_s
                 if deadline is not None:
                     rest = deadline - time.perf_counter()
                     if rest <= 0:
                         return done()
-                backoff.pause(rest, moving=self._transport.moving)
+                backoff.pause(min(rest, self._longest_nap_s), moving=self._transport.moving)
         return True
 
     def fetch(self, rank: int, key: tuple[int, str], timeout: float | None) -> tuple[Any] | None:
@@ -282,6 +286,8 @@ class Manager:
             self._fetches.pop(message.key).append(message.payload)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
+        elif isinstance(message, Wake):
+            pass  # it has made this rank look, which is all it is for
         elif self._local is not None:
             self._local.dispatch(source, message)
         else:

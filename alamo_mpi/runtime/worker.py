@@ -36,11 +36,13 @@ from alamo_mpi.core.messages import (
     Stop,
     Stopped,
     Value,
+    Wake,
 )
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime.backoff import Backoff
+from alamo_mpi.runtime import pool
+from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.execute import Executor, Interruption, Output, Work
 from alamo_mpi.runtime.inputs import Inputs
@@ -152,7 +154,7 @@ class Worker:
             _configure(message)
         elif isinstance(message, Stop):
             self.stopped = True
-        else:
+        elif not isinstance(message, Wake):
             raise InternalError(f"rank {self.rank} cannot handle {message} from rank {source}")
 
     def _receive(self, run: Run) -> None:
@@ -314,12 +316,13 @@ def serve(world: World) -> None:
         return transport.moving
 
     worker = Worker(world.rank, transport.send, poll, moving, capture)
+    pool.wake_with(transport.send)
     restore = _set_up_interruption(worker)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     service = _Service(worker, poll, moving)
     try:
-        _loop(worker, service, poll, moving)
+        _loop(worker, service, poll, moving, longest_nap_s(world.one_node))
         transport.send(MANAGER, Stopped(worker.executor.busy_s))
         _drain(transport)
     finally:
@@ -332,7 +335,11 @@ def serve(world: World) -> None:
 
 
 def _loop(
-    worker: Worker, service: _Service, poll: Callable[[], bool], moving: Callable[[], bool]
+    worker: Worker,
+    service: _Service,
+    poll: Callable[[], bool],
+    moving: Callable[[], bool],
+    longest_s: float,
 ) -> None:
     backoff = Backoff()
     while not worker.stopped:
@@ -347,7 +354,7 @@ def _loop(
                 raise service.error
             if backoff.waited_s > _PARK_S:
                 service.park()
-            backoff.pause(moving=moving())
+            backoff.pause(longest_s, moving=moving())
 
 
 def _drain(transport: Transport) -> None:

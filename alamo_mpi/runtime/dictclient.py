@@ -1,0 +1,121 @@
+"""One process's use of one distributed dictionary, below its face as a mapping.
+
+`alamo_mpi.ddict.DDict` is the face.  Here are the steps that its methods share: find, store, take,
+exchange, wait; each takes the process's lock where it changes something.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from alamo_mpi.core.dictionary import Descriptor, Dictionary
+from alamo_mpi.core.keyhash import Encoded
+from alamo_mpi.core.records import Record
+from alamo_mpi.core.table import Entry
+from alamo_mpi.errors import DDictTimeoutError
+from alamo_mpi.runtime.backoff import Backoff
+from alamo_mpi.runtime.pool import Pool
+from alamo_mpi.runtime.values import dump_value
+
+__all__ = ["DictClient", "Placement", "equal"]
+
+#: A rank, or a function from key to rank; None: the rank that writes.
+Placement = int | Callable[[Any], int] | None
+
+
+class DictClient:
+    """A client of one dictionary.
+
+    Parameters
+    ----------
+    pool : Pool
+    descriptor : Descriptor
+    near : int, callable or None
+        Where values are stored.
+    """
+
+    def __init__(self, pool: Pool, descriptor: Descriptor, near: Placement) -> None:
+        self.pool = pool
+        self.descriptor = descriptor
+        self.near = near
+        self.table = Dictionary(pool.window, pool.allocator, descriptor)
+        self._lock = pool.lock
+
+    def _place(self, key: Any) -> int | None:
+        near = self.near
+        return near(key) if callable(near) else near
+
+    def store(self, key: Any, encoded: Encoded, value: Any) -> None:
+        """Set a key's value."""
+        data, key_hash = encoded
+        body, frames = dump_value(value)
+        with self._lock:
+            self.table.put(key_hash, data, body, frames, on=self._place(key))
+
+    def insert(self, key: Any, encoded: Encoded, value: Any) -> Record | None:
+        """Set a key's value if it has none; return the one that it has."""
+        data, key_hash = encoded
+        body, frames = dump_value(value)
+        with self._lock:
+            return self.table.insert(key_hash, data, body, frames, on=self._place(key))
+
+    def take(self, encoded: Encoded) -> Record | None:
+        """Delete a key; return the value that it had."""
+        data, key_hash = encoded
+        with self._lock:
+            while (entry := self.table.find(key_hash, data)) is not None:
+                if self.table.remove(entry, key_hash):
+                    return entry.record
+        return None
+
+    def find(self, encoded: Encoded) -> Entry | None:
+        """Return a key's value and place."""
+        data, key_hash = encoded
+        return self.table.find(key_hash, data)
+
+    def exchange(self, key: Any, encoded: Encoded, entry: Entry | None, value: Any) -> bool:
+        """Set a key from what `entry` says it is (None: missing); False if it is not."""
+        _, key_hash = encoded
+        if entry is None:
+            return self.insert(key, encoded, value) is None
+        body, frames = dump_value(value)
+        with self._lock:
+            return self.table.replace(entry, key_hash, body, frames, on=self._place(key))
+
+    def wait(
+        self,
+        key: Any,
+        encoded: Encoded,
+        timeout: float | None,
+        accept: Callable[[Record], bool] = lambda record: True,
+    ) -> Record:
+        """Return the key's value when it is there and accepted.
+
+        Raises
+        ------
+        DDictTimeoutError
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        data, key_hash = encoded
+        backoff = Backoff()
+        while True:
+            record = self.table.get(key_hash, data)
+            if record is not None and accept(record):
+                return record
+            if deadline is not None and time.monotonic() >= deadline:
+                state = "is missing" if record is None else "has another value"
+                raise DDictTimeoutError(
+                    f"Key {key!r} {state} after {timeout} s.", rank=self.pool.rank
+                )
+            self.pool.window.progress()
+            backoff.pause(1e-3)
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Compare, arrays as wholes."""
+    same = one == other
+    if isinstance(same, bool):
+        return same
+    return bool(getattr(same, "all", lambda: same)())

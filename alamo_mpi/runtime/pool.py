@@ -1,0 +1,174 @@
+"""The memory pool of a program: one window over all ranks, and this rank's manager of blocks.
+
+Made once, collectively, when the program's ranks meet; everything afterwards is local.  How much
+memory each rank brings is a setting, ``ALAMO_POOL_BYTES``; the default leaves half of ``/dev/shm``
+to others.  Memory is committed when it is first touched, so the size costs nothing by itself, but
+past the room in ``/dev/shm`` the kernel ends a process by SIGBUS: that is why it is checked first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from alamo_mpi.core.blocks import Allocator
+from alamo_mpi.core.layout import MAX_ARENA_BYTES, MAX_RANKS, UNIT
+from alamo_mpi.core.messages import Wake
+from alamo_mpi.errors import DDictError, LaunchError
+from alamo_mpi.mpi.window import MpiWindow
+
+if TYPE_CHECKING:
+    from alamo_mpi.mpi.world import Communicator, World
+
+__all__ = ["SETTING", "Pool", "current", "exists", "open_pool", "wake_with"]
+
+SETTING = "ALAMO_POOL_BYTES"
+_DEFAULT_NBYTES = 2 << 30
+_LEAST_NBYTES = 1 << 20
+_SHM = "/dev/shm"
+
+_current: Pool | None = None
+
+
+def open_pool(world: World) -> Pool:
+    """Make the pool of a program, which ends with its world; collective over the world."""
+    pool = Pool(world.comm, world.hosts)
+    world.before_free(pool.close)
+    return pool
+
+
+def exists() -> bool:
+    """Tell whether this process has a pool; local."""
+    return _current is not None
+
+
+def current() -> Pool:
+    """Return the pool of this process; local.
+
+    Raises
+    ------
+    DDictError
+        There is none: the runtime has not been started in this process.
+    """
+    if _current is None:
+        raise DDictError(
+            "There is no memory pool in this process: start the runtime first, for example by "
+            "alamo_mpi.init()."
+        )
+    return _current
+
+
+def wake_with(send: Callable[[int, Wake], None]) -> None:
+    """Say how to make a rank of another node look often; local, of no effect without a pool."""
+    if _current is not None:
+        _current.window.wake = lambda rank: send(rank, Wake())
+
+
+class Pool:
+    """Make the pool; collective over `comm`.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm
+        Stays the caller's, and must outlive the pool.
+    hosts : sequence of str
+        Host name by rank.
+    nbytes : int, optional
+        Bytes each rank brings; by default as ``ALAMO_POOL_BYTES`` says, else 2 GiB or an equal
+        part of half of what ``/dev/shm`` has free, whichever is less.
+
+    Attributes
+    ----------
+    window : MpiWindow
+    allocator : Allocator
+    lock : threading.RLock
+        Held by whoever changes anything in the pool.
+    hosts : tuple of str
+    rank, size : int
+
+    Raises
+    ------
+    LaunchError
+        On every rank, when the memory asked for is not there; says the numbers.
+    """
+
+    def __init__(
+        self, comm: Communicator, hosts: tuple[str, ...], nbytes: int | None = None
+    ) -> None:
+        global _current
+        self.hosts = hosts
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+        self.lock = threading.RLock()
+        neighbours = hosts.count(hosts[self.rank])
+        wish = _wish(nbytes, neighbours)
+        # Everybody's view, so that all refuse or none does.
+        wishes: list[int | str] = comm.allgather(wish)
+        errors = [each for each in wishes if isinstance(each, str)]
+        if errors:
+            raise LaunchError(errors[0], rank=self.rank, host=hosts[self.rank])
+        if self.size > MAX_RANKS:
+            raise LaunchError(f"The memory pool serves at most {MAX_RANKS} ranks.")
+        self.window = MpiWindow(comm, min(each for each in wishes if isinstance(each, int)))
+        self.allocator = Allocator(self.window, setting=SETTING)
+        self.allocator.format()
+        self._comm = comm
+        self._numbers = itertools.count(1)
+        comm.Barrier()
+        _current = self
+
+    def next_number(self) -> int:
+        """Return a number that this rank has not given before."""
+        return next(self._numbers)
+
+    def close(self) -> None:
+        """Give the memory back; collective, may be called again."""
+        global _current
+        if _current is self:
+            _current = None
+        with self.lock:
+            self.window.free()
+
+
+def _wish(nbytes: int | None, neighbours: int) -> int | str:
+    """Return how many bytes this rank can bring, or why it cannot."""
+    text = os.environ.get(SETTING)
+    if nbytes is None and text:
+        try:
+            nbytes = int(text)
+        except ValueError:
+            return f"{SETTING}={text!r} is not a number of bytes."
+    room = _shm_room()
+    if nbytes is None:
+        nbytes = min(_DEFAULT_NBYTES, room // 2 // neighbours)
+        if nbytes < _LEAST_NBYTES:
+            return (
+                f"{_SHM} has {room} bytes free for {neighbours} ranks on this host: too little "
+                f"for the memory pool ({_LEAST_NBYTES} bytes a rank, and as much again for "
+                f"others). Make it larger (mount -o remount,size=..., docker --shm-size), or "
+                f"set {SETTING}."
+            )
+    if not _LEAST_NBYTES // 16 <= nbytes <= MAX_ARENA_BYTES:
+        return (
+            f"{SETTING}: {nbytes} bytes a rank; it must be {_LEAST_NBYTES // 16} to "
+            f"{MAX_ARENA_BYTES}."
+        )
+    if nbytes * neighbours > room:
+        return (
+            f"The memory pool was to have {nbytes} bytes for each of {neighbours} ranks on this "
+            f"host ({SETTING}), but {_SHM} has {room} bytes free. Lower {SETTING}, or make "
+            f"{_SHM} larger (mount -o remount,size=..., docker --shm-size)."
+        )
+    return nbytes // UNIT * UNIT
+
+
+def _shm_room() -> int:
+    """Return the free bytes of the file system where MPI keeps memory shared on a host."""
+    try:
+        status = os.statvfs(_SHM)
+    except OSError:
+        return MAX_ARENA_BYTES  # not Linux: MPI keeps it elsewhere
+    return status.f_bavail * status.f_frsize
