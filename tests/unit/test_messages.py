@@ -35,6 +35,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Stopped": (0.25,),
     "Progress": (3, 2, None, {}, {1: 1 << 20}, {0: (b"out", b"")}, {1: (2, 0.5)}, None),
     "Returned": ({3: 2},),
+    "Wake": (),
 }
 
 
