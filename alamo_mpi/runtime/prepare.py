@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alamo_mpi.core.graph import Graph
@@ -112,7 +112,8 @@ class Preparer:
     def _number(self, calls: Calls) -> tuple[list[int], list[str]]:
         """Return the number and the name of each task's function."""
         keys = list(map(id, calls.functions))
-        uses = Counter(keys)
+        # One task is started at a time often enough to spare it the slow way to count one.
+        uses: Mapping[int, int] = {keys[0]: 1} if len(keys) == 1 else Counter(keys)
         numbers: dict[int, int] = {}
         names: dict[int, str] = {}
         for index, (key, function) in enumerate(zip(keys, calls.functions, strict=True)):
@@ -182,6 +183,6 @@ def _named(error: SerializationError, calls: Calls, index: int, what: str) -> Se
 
 def _compact(uids: list[int]) -> Sequence[int]:
     """Return consecutive ids as a range."""
-    if uids and uids == list(range(uids[0], uids[0] + len(uids))):
+    if len(uids) == 1 or uids and uids == list(range(uids[0], uids[0] + len(uids))):
         return range(uids[0], uids[0] + len(uids))
     return uids
