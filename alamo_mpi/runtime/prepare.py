@@ -183,6 +183,6 @@ def _named(error: SerializationError, calls: Calls, index: int, what: str) -> Se
 
 def _compact(uids: list[int]) -> Sequence[int]:
     """Return consecutive ids as a range."""
-    if len(uids) == 1 or uids and uids == list(range(uids[0], uids[0] + len(uids))):
+    if len(uids) == 1 or (uids and uids == list(range(uids[0], uids[0] + len(uids)))):
         return range(uids[0], uids[0] + len(uids))
     return uids
