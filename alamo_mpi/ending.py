@@ -200,6 +200,8 @@ class ProgramEnd:
 
     def _at_finalize(self) -> None:
         self._session.end()
+        # The workers free window and communicators when they leave, and that is collective.
+        self._session.world.free()
 
 
 def status_of(error: BaseException) -> int:
