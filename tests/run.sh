@@ -60,6 +60,9 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
 export OMPI_MCA_mpi_yield_when_idle=1
+# It complains where there is no fabric; the package says so itself, but not before a host
+# program that has started MPI.
+export OMPI_MCA_osc_ucx_verbose=-1
 
 # A time-out ends the step's whole process group; at a terminal the step stays in the
 # foreground group instead, so that Ctrl-C reaches it.
