@@ -100,13 +100,14 @@ def _start_program() -> Session:
     from alamo_mpi.runtime.pool import open_pool
 
     world = World()
+    # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
+    unlink_shared_memory()
     if world.size == 1:
         from alamo_mpi.mpi.launcher import check_singleton
 
         check_singleton(world.size)
     open_pool(world)
-    # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
-    unlink_shared_memory()
+    unlink_shared_memory()  # the pool's
     if world.rank > 0:
         _serve_program(world)
     if world.size == 1:

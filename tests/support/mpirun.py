@@ -116,6 +116,8 @@ class Started:
 
     def _environment(self, env: Mapping[str, str | None]) -> dict[str, str]:
         merged = {k: v for k, v in os.environ.items() if not k.startswith(_RANK_VARIABLES)}
+        # A host program starts MPI before the package can say so; see alamo_mpi/mpi/__init__.py.
+        merged["OMPI_MCA_osc_ucx_verbose"] = "-1"
         for name, value in env.items():
             if value is None:
                 merged.pop(name, None)
