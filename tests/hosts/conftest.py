@@ -42,6 +42,8 @@ def _environment(name: str) -> dict[str, str]:
     # A cluster of this run's own, so that another one on the machine is left alone.
     env["NETNS_CLUSTER"] = name
     env["MPIEXEC"] = find_launcher().command[0]
+    # For more ranks than cores on one host; here it would put all ranks on the first.
+    env.pop("PRTE_MCA_rmaps_default_mapping_policy", None)
     return env
 
 
