@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 from . import layout as at
 from .window import Window
 
-__all__ = ["Record", "Records"]
+__all__ = ["FIRST_READ", "Record", "Records"]
 
 # One read of this length costs no more than one of 64 bytes between hosts, and holds most values.
-_FIRST_READ: Final = 2048
+FIRST_READ: Final = 2048
 #: From here on a view of the body is cheaper than a copy.
 _LARGE_BODY: Final = 4096
 _HEADER: Final = struct.Struct("@8Q")
@@ -71,7 +71,7 @@ class Records:
             header = window.words(rank, offset, at.HEADER_WORDS)
             data = None
         else:
-            data = window.read(rank, offset, min(_FIRST_READ, self._nbytes - offset))
+            data = window.read(rank, offset, min(FIRST_READ, self._nbytes - offset))
             header = _HEADER.unpack_from(data)
         sequence, _, uid, _, _, shape, content_nbytes, body_nbytes = header
         if sequence & at.GENERATION_MASK != pointer >> at.GENERATION_SHIFT & at.GENERATION_MASK:

@@ -25,6 +25,7 @@ TOP_LEVEL = {
     "errors": "errors",
     "batch": "surface",
     "ddict": "surface",
+    "dictviews": "surface",
     "ending": "surface",
     "handle": "surface",
     "inference": "surface",
