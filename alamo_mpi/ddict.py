@@ -418,7 +418,11 @@ class DDict(MutableMapping[K, V]):
     # -- the dictionary as a whole ----------------------------------------------------------
 
     def freeze(self) -> None:
-        """Refuse all writes, by every client, until `unfreeze`; takes time for each key."""
+        """Refuse all writes, by every client, until `unfreeze`; takes time for each key.
+
+        Meanwhile reads skip validation: between hosts one round trip of three.  Unfreeze when no
+        read is under way any more, such as after the tasks that read have ended.
+        """
         with self._lock:
             self._table.seal()
 

@@ -23,7 +23,7 @@ from alamo_mpi.errors import DDictFullError
 from . import layout as at
 from .reading import have_keys, load_many
 from .records import Record
-from .table import NOWHERE, Bucket, Table, bucket_place, free_slots, match
+from .table import NOWHERE, Bucket, Table, bucket_place, free_slots, is_sealed, match
 from .window import Buffer, Window
 
 __all__ = ["Item", "get_many", "put_many"]
@@ -68,7 +68,14 @@ def _get_batch(table: Table, keys: Sequence[tuple[int, bytes]]) -> list[Record |
     loaded = load_many(
         table.window,
         table.uid,
-        [(buckets[number].words[slots[number] + 1], keys[number][1]) for number in there],
+        [
+            (
+                buckets[number].words[slots[number] + 1],
+                keys[number][1],
+                is_sealed(buckets[number].words, slots[number]),
+            )
+            for number in there
+        ],
     )
     found: list[Record | None] = [None] * len(keys)
     for number, record in zip(there, loaded, strict=True):

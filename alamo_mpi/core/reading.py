@@ -39,13 +39,14 @@ class _Reading:
         "_offset",
         "_pointer",
         "_rank",
+        "_sealed",
         "_sequence",
         "_uid",
         "_window",
         "outcome",
     )
 
-    def __init__(self, window: Window, uid: int, pointer: int, key: bytes) -> None:
+    def __init__(self, window: Window, uid: int, pointer: int, key: bytes, sealed: bool) -> None:
         self._window = window
         self._uid = uid
         self._pointer = pointer
@@ -56,6 +57,7 @@ class _Reading:
         self._content = self._head[at.CONTENT :]
         self._body_nbytes = self._nframes = 0
         self._frames: list[memoryview] = []
+        self._sealed = sealed
         self._sequence = memoryview(bytearray(8))
         self.outcome: bool | None = None
 
@@ -99,14 +101,14 @@ class _Reading:
         return reads
 
     def read_sequence(self) -> _Reads:
-        """Ask for the sequence again."""
-        return [(self._rank, self._offset, self._sequence)]
+        """Ask for the sequence again, unless nobody can retire the block."""
+        return [] if self._sealed else [(self._rank, self._offset, self._sequence)]
 
     def result(self) -> Record | bool:
         """Return what `Records.load` would."""
         if self.outcome is not None:
             return self.outcome
-        if self._sequence != self._head[:8]:
+        if not self._sealed and self._sequence != self._head[:8]:
             return True
         body = bytes(self._content[len(self._content) - self._body_nbytes :])
         return Record(self._key, body, self._frames)
@@ -120,9 +122,11 @@ _STEPS: Final[tuple[Callable[[_Reading], _Reads], ...]] = (
 )
 
 
-def load_many(window: Window, uid: int, wanted: Sequence[tuple[int, bytes]]) -> list[Record | bool]:
-    """Return what `Records.load` would for each (pointer, key)."""
-    readings = [_Reading(window, uid, pointer, key) for pointer, key in wanted]
+def load_many(
+    window: Window, uid: int, wanted: Sequence[tuple[int, bytes, bool]]
+) -> list[Record | bool]:
+    """Return what `Records.load` would for each (pointer, key, sealed)."""
+    readings = [_Reading(window, uid, *each) for each in wanted]
     for step in _STEPS:
         reads: _Reads = []
         for reading in readings:

@@ -45,7 +45,9 @@ class Records:
         self._nbytes = window.nbytes
         self._direct = window.direct
 
-    def load(self, pointer: int, key: bytes | None = None) -> Record | bool:
+    def load(
+        self, pointer: int, key: bytes | None = None, *, sealed: bool = False
+    ) -> Record | bool:
         """Read a block.
 
         Parameters
@@ -54,6 +56,9 @@ class Records:
             As found in a slot; the frozen bit is ignored.
         key : bytes, optional
             Read no more than needed if the block is of another key.
+        sealed : bool
+            The pointer was read frozen in a sealed bucket: nobody can retire the block, and the
+            last look at the sequence is spared.
 
         Returns
         -------
@@ -85,7 +90,7 @@ class Records:
             data = window.read(rank, start, content_nbytes)
         else:
             data = self._rest(data, rank, offset, at.CONTENT + content_nbytes)
-        if window.word(rank, offset) != sequence:
+        if not sealed and window.word(rank, offset) != sequence:
             return True
         key_nbytes = shape & 0xFFFFFFFF
         nframes = shape >> 32
@@ -99,7 +104,7 @@ class Records:
         body = data[content_nbytes - body_nbytes :]
         lengths = struct.unpack_from(f"@{nframes}Q", data[key_nbytes : key_nbytes + 8 * nframes])
         frames = self._frames(rank, offset, content_nbytes, lengths)
-        if window.word(rank, offset) != sequence:
+        if not sealed and window.word(rank, offset) != sequence:
             return True
         return _record((key, body, frames))
 

@@ -22,7 +22,16 @@ from .blocks import Allocator
 from .records import Record, Records
 from .window import Buffer, Window
 
-__all__ = ["NOWHERE", "Bucket", "Entry", "Table", "bucket_place", "free_slots", "match"]
+__all__ = [
+    "NOWHERE",
+    "Bucket",
+    "Entry",
+    "Table",
+    "bucket_place",
+    "free_slots",
+    "is_sealed",
+    "match",
+]
 
 _DEEPEST: Final = 20
 _PAGE: Final = struct.Struct(f"@{at.PAGE_BUCKETS * at.BUCKET_WORDS}Q")
@@ -91,7 +100,7 @@ class Table:
             words = self._look(key_hash)[0]
             slot = match(words, key_hash, 2)
             while slot:
-                found = load(words[slot + 1], key)
+                found = load(words[slot + 1], key, sealed=is_sealed(words, slot))
                 if found is True:
                     break
                 if found:
@@ -456,6 +465,15 @@ def match(words: tuple[int, ...], key_hash: int, start: int) -> int:
             start += 1
     except ValueError:
         return 0
+
+
+def is_sealed(words: tuple[int, ...], slot: int) -> bool:
+    """Tell whether what a slot points to stays until the dictionary is unsealed.
+
+    Both are needed: the words of a bucket may have been read at different moments, and a burst
+    freezes slots as well.
+    """
+    return words[0] == at.SEALED and bool(words[slot + 1] & at.FROZEN)
 
 
 def bucket_place(page: int, level: int, key_hash: int) -> tuple[int, int]:

@@ -237,3 +237,28 @@ def test_the_checks_catch_a_batch_without_the_rule(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(AssertionError, match="torn value"):
         hammer_all()
+
+
+def test_reads_of_a_sealed_dictionary_spare_the_last_look() -> None:
+    world = apart(0, nclients=2, spread=64)
+    put_many(world.tables[0], [item(world, b"k%d" % i, i) for i in range(20)])
+    key = next(key for key in (b"k%d" % i for i in range(20)) if world.hash(key) % 2)
+
+    def looks() -> tuple[int, int]:
+        before = world.windows[0].operations
+        record = world.tables[0].get(world.hash(key), key)
+        between = world.windows[0].operations
+        assert record is not None
+        (again,) = get_many(world.tables[0], [(world.hash(key), key)])
+        assert again is not None
+        assert again.body == record.body
+        return between - before, world.windows[0].operations - between
+
+    for window in world.windows:
+        window.tear = 0.0
+    looks()
+    open_looks = looks()
+    world.tables[1].seal()
+    assert looks() == (open_looks[0] - 1, open_looks[1] - 1)
+    world.tables[1].unseal()
+    assert looks() == open_looks

@@ -228,7 +228,9 @@ def test_full_memory_loses_nothing_and_recovers() -> None:
 class CarelessRecords(Records):
     """A reader that does not look at the sequence again."""
 
-    def load(self, pointer: int, key: bytes | None = None) -> Record | bool:
+    def load(
+        self, pointer: int, key: bytes | None = None, *, sealed: bool = False
+    ) -> Record | bool:
         window = self._window
         rank, offset = at.place(pointer)
         _, _, _, _, _, shape, content, body = window.words(rank, offset, at.HEADER_WORDS)
