@@ -16,6 +16,8 @@ from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import infer
+from alamo_mpi.runtime import pool
+from alamo_mpi.runtime.locality import Locality
 from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
@@ -312,7 +314,14 @@ class Batch:
             [each._arguments for each in tasks],
         )
         inputs = self._inputs(task, tasks)
+        locality = None
+        if not pool.current().one_node:
+            declared = [each._accesses for each in tasks]
+            locality = Locality(pool.current(), self._live.ranks, declared)
+            graph = locality.graph(graph)
         submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)
+        if locality is not None:
+            locality.note(submission.program)
         for index, each in enumerate(tasks):
             if each._callback is not None:
                 submission.callbacks[index] = each._callback

@@ -26,7 +26,7 @@ from .records import Record
 from .table import NOWHERE, Bucket, Table, bucket_place, free_slots, is_sealed, match
 from .window import Buffer, Window
 
-__all__ = ["Item", "get_many", "put_many"]
+__all__ = ["Item", "get_many", "locate_many", "put_many"]
 
 #: Keys in one batch: bounds the operations and buffers that MPI has under way.
 BATCH: Final = 256
@@ -81,6 +81,37 @@ def _get_batch(table: Table, keys: Sequence[tuple[int, bytes]]) -> list[Record |
     for number, record in zip(there, loaded, strict=True):
         # Changed meanwhile, or the first of several keys with this hash: look again, alone.
         found[number] = record if isinstance(record, Record) else table.get(*keys[number])
+    return found
+
+
+def locate_many(table: Table, keys: Sequence[tuple[int, bytes]]) -> list[tuple[int, int] | None]:
+    """Return (rank, bytes) of the value of each (hash, key); None if there is none.
+
+    A hint, for placement: keys of one hash are not told apart, and all may have changed since.
+    """
+    found: list[tuple[int, int] | None] = []
+    for start in range(0, len(keys), BATCH):
+        part = keys[start : start + BATCH]
+        buckets = _look_all(table, [key_hash for key_hash, _ in part])
+        pointers = [
+            bucket.words[slot + 1]
+            for bucket, (key_hash, _) in zip(buckets, part, strict=True)
+            if (slot := match(bucket.words, key_hash, 2))
+        ]
+        places = [at.place(pointer) for pointer in pointers]
+        shapes = _read_words(
+            table.window, [(rank, offset + at.SHAPE) for rank, offset in places], 1
+        )
+        sizes = iter(
+            [
+                (rank, (shape & 0xFFFFFFFF) * at.UNIT)
+                for (rank, _), (shape,) in zip(places, shapes, strict=True)
+            ]
+        )
+        found += [
+            next(sizes) if match(bucket.words, key_hash, 2) else None
+            for bucket, (key_hash, _) in zip(buckets, part, strict=True)
+        ]
     return found
 
 

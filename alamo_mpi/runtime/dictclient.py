@@ -48,6 +48,7 @@ class DictClient:
         self.near = near
         self.table = Dictionary(pool.window, pool.allocator, descriptor)
         self._lock = pool.lock
+        pool.tables[descriptor.uid] = self.table
 
     def _place(self, key: Any) -> int | None:
         near = self.near

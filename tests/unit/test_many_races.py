@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alamo_mpi.core import blocks, many, reading
-from alamo_mpi.core.many import Item, get_many, put_many
+from alamo_mpi.core.many import Item, get_many, locate_many, put_many
 from alamo_mpi.errors import DDictDestroyedError, DDictFrozenError, DDictFullError
 from tests.support.dictionary_world import World, open_value, seal_value
 from tests.support.fake_window import Interrupted
@@ -262,3 +262,11 @@ def test_reads_of_a_sealed_dictionary_spare_the_last_look() -> None:
     assert looks() == (open_looks[0] - 1, open_looks[1] - 1)
     world.tables[1].unseal()
     assert looks() == open_looks
+
+
+def test_values_are_located() -> None:
+    world = apart(0, nclients=3, spread=64)
+    put_many(world.tables[1], [item(world, b"one", 1, 200)])
+    put_many(world.tables[2], [item(world, b"two", 2, 4000)])
+    keys = [(world.hash(key), key) for key in (b"one", b"absent", b"two")]
+    assert locate_many(world.tables[0], keys) == [(1, 192), None, (2, 2112)]
