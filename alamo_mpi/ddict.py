@@ -77,9 +77,8 @@ class DDict(MutableMapping[K, V]):
     raised when others write.  No order is kept.  The bulk operations (`update`, `clear`, `copy`,
     ``==``) are sequences of single ones.
 
-    All operations are local in MPI's sense: they need no matching call anywhere.  Between hosts
-    without RDMA hardware they wait until the target rank makes MPI progress.
-
+    All operations are local: they need no matching call anywhere.  Between hosts without RDMA
+    hardware they wait until the target rank makes MPI progress.
     A pickled `DDict` is a reference: its copy is a client of the same dictionary.  The memory is
     freed by `destroy`, which ``with DDict() as d:`` calls at the end, and when the program ends.
 
@@ -191,8 +190,7 @@ class DDict(MutableMapping[K, V]):
         default : optional
             Returned when the key is missing, after the wait if there is one.
         timeout : float or None, optional
-            Seconds to wait for a missing key, None for ever; by default as the dictionary was
-            made: no wait, or that of ``wait_for_keys``.
+            Seconds to wait for a missing key, None for ever; by default as ``wait_for_keys`` says.
 
         Raises
         ------
@@ -347,7 +345,9 @@ class DDict(MutableMapping[K, V]):
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> DDict[K, Any]:
         """Make a dictionary in which every key has the same value."""
-        return cls((key, value) for key in keys)
+        made = cls()
+        made.put_many((key, value) for key in keys)
+        return made
 
     def __or__(self, other: object) -> DDict[K, V]:
         if not isinstance(other, Mapping):
