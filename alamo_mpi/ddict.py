@@ -186,9 +186,8 @@ class DDict(MutableMapping[K, V]):
 
         Parameters
         ----------
-        key
         default : optional
-            Returned when the key is missing, after the wait if there is one.
+            Returned when `key` is missing, after the wait if there is one.
         timeout : float or None, optional
             Seconds to wait for a missing key, None for ever; by default as ``wait_for_keys`` says.
 
@@ -346,7 +345,8 @@ class DDict(MutableMapping[K, V]):
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> DDict[K, Any]:
         """Make a dictionary in which every key has the same value."""
         made = cls()
-        made.put_many((key, value) for key in keys)
+        for key in keys:
+            made[key] = value
         return made
 
     def __or__(self, other: object) -> DDict[K, V]:
