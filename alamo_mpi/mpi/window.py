@@ -13,7 +13,6 @@ all ranks use the same ones.
 from __future__ import annotations
 
 import os
-import platform
 import struct
 import threading
 import time
@@ -34,7 +33,7 @@ _SPINS: Final = 64
 _LONGEST_NAP_S: Final = 1e-3
 #: A rank that was told to look naps up to 1/64 of the time since, so this keeps it quick.
 _WAKE_EVERY_S: Final = 1e-2
-_TOTAL_STORE_ORDER: Final = platform.machine() in ("x86_64", "AMD64", "i686")
+_TOTAL_STORE_ORDER: Final = os.uname().machine in ("x86_64", "AMD64", "i686")
 #: Word of the arena header in which each rank leaves its number while the window is made.
 _PROBE: Final = 56
 
