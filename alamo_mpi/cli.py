@@ -59,13 +59,13 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
 
 def _start_ranks(nranks: int, program: Sequence[str]) -> None:
     from alamo_mpi.errors import LaunchError
-    from alamo_mpi.mpi.announced import speaks_for_all
+    from alamo_mpi.mpi.lastwords import refuse
     from alamo_mpi.mpi.launcher import exec_ranks
 
     try:
         exec_ranks(nranks, [*_interpreter(), "-m", "alamo_mpi", *program])
     except LaunchError as error:
-        sys.exit(f"alamo_mpi: {error}" if speaks_for_all() else 1)
+        refuse(error)
 
 
 def _interpreter() -> list[str]:

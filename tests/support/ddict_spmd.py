@@ -218,8 +218,7 @@ def main() -> None:
         print(f"rank {world.rank}: {name} ok")
         world.free()
     except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-        world.abort(1)
+        world.fail(error)
 
 
 if __name__ == "__main__":
