@@ -98,7 +98,11 @@ def init() -> Session:
 
 def _start_program() -> Session:
     from alamo_mpi.mpi.announced import speaks_for_all
+    from alamo_mpi.mpi.fit import check_fit
     from alamo_mpi.mpi.lastwords import told_once
+
+    with told_once(first=speaks_for_all()):
+        check_fit()
     from alamo_mpi.mpi.world import World, unlink_shared_memory
     from alamo_mpi.runtime.pool import open_pool
 

@@ -5,13 +5,20 @@ a launcher that ends all ranks when the first has left, kills the process in the
 an error that every rank meets is told by every rank at once, the lines of all in one another.  So
 a text goes out in one write before anything that can end the job, and of an error that all ranks
 have, only the first rank's is told: the others wait a moment, so that their end does not cut it.
+Hydra, told of an abort, does not read the pipes of its ranks any more: so the pipes must be empty
+before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import os
+import stat
+import struct
 import sys
+import termios
 import time
 import traceback
 from collections.abc import Iterator
@@ -20,10 +27,13 @@ from typing import NoReturn
 from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.announced import speaks_for_all
 
-__all__ = ["refuse", "tell_error", "told_once"]
+__all__ = ["drain", "refuse", "tell_error", "told_once"]
 
 #: Seconds that the first rank has for its words; some launchers end all ranks after one has left.
 GRACE_S = 2.0
+#: Seconds that the launcher has to read what was written.
+DRAIN_S = 2.0
+_NAP_S = 1e-3
 
 
 def tell_error(error: BaseException) -> None:
@@ -43,6 +53,19 @@ def tell_error(error: BaseException) -> None:
     with contextlib.suppress(Exception):
         sys.stderr.write(text.getvalue())
         sys.stderr.flush()
+
+
+def drain() -> None:
+    """Wait until the launcher has read what this process wrote, a bounded time; local."""
+    deadline = time.monotonic() + DRAIN_S
+    for descriptor in (1, 2):
+        # A descriptor may be closed, or be something that nobody has to read.
+        with contextlib.suppress(OSError):
+            while stat.S_ISFIFO(os.fstat(descriptor).st_mode) and time.monotonic() < deadline:
+                unread = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+                if struct.unpack("i", unread) == (0,):
+                    break
+                time.sleep(_NAP_S)
 
 
 @contextlib.contextmanager

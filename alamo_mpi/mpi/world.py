@@ -18,7 +18,7 @@ from typing import NoReturn, TypeAlias
 from mpi4py import MPI
 
 from alamo_mpi.errors import LaunchError
-from alamo_mpi.mpi.lastwords import tell_error
+from alamo_mpi.mpi.lastwords import drain, tell_error
 
 __all__ = ["Communicator", "World", "unlink_shared_memory"]
 
@@ -103,10 +103,12 @@ class World:
 
         Notes
         -----
-        Python's streams are flushed first: MPI ends the process without asking Python.  It ends
-        the whole job, not only the ranks of this world.
+        Python's streams are flushed first, since MPI ends the process without asking Python, and
+        the launcher gets the time to read them.  It ends the whole job, not only the ranks of this
+        world.
         """
         flush_streams()
+        drain()
         unlink_shared_memory()
         MPI.COMM_WORLD.Abort(status)
         os._exit(status)  # MPICH's returns while the launcher gathers its strength

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +73,36 @@ def test_a_closed_stream_is_no_error() -> None:
     with stderr() as stream:
         stream.close()
         lastwords.tell_error(_caught("boom"))
+
+
+@contextlib.contextmanager
+def unread_stderr() -> Iterator[int]:
+    """Put a pipe with something in it in place of descriptor 2; yields its reading end."""
+    reader, writer = os.pipe()
+    saved = os.dup(2)
+    try:
+        os.write(writer, b"words")
+        os.dup2(writer, 2)
+        yield reader
+    finally:
+        os.dup2(saved, 2)
+        for descriptor in (reader, writer, saved):
+            os.close(descriptor)
+
+
+def test_what_was_written_is_read_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    with unread_stderr() as reader:
+        monkeypatch.setattr(time, "sleep", lambda nap_s: read.append(os.read(reader, 100)))
+        lastwords.drain()
+    assert read == [b"words"]
+
+
+def test_nobody_is_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lastwords, "DRAIN_S", 0.01)
+    with unread_stderr() as reader:
+        lastwords.drain()
+        assert os.read(reader, 100) == b"words"
 
 
 def test_the_first_rank_raises() -> None:
