@@ -16,8 +16,6 @@ from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import infer
-from alamo_mpi.runtime import pool
-from alamo_mpi.runtime.locality import Locality
 from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
@@ -315,9 +313,10 @@ class Batch:
         )
         inputs = self._inputs(task, tasks)
         locality = None
-        if not pool.current().one_node:
-            declared = [each._accesses for each in tasks]
-            locality = Locality(pool.current(), self._live.ranks, declared)
+        if not self._manager.one_node:
+            from alamo_mpi.runtime.locality import Locality  # starts MPI
+
+            locality = Locality(self._live.ranks, [each._accesses for each in tasks])
             graph = locality.graph(graph)
         submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)
         if locality is not None:

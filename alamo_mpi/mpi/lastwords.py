@@ -33,6 +33,8 @@ __all__ = ["drain", "refuse", "tell_error", "told_once"]
 GRACE_S = 2.0
 #: Seconds that the launcher has to read what was written.
 DRAIN_S = 2.0
+#: Seconds for the words of ranks that fail at the same moment.
+TOGETHER_S = 0.05
 _NAP_S = 1e-3
 
 
@@ -66,6 +68,8 @@ def drain() -> None:
                 if struct.unpack("i", unread) == (0,):
                     break
                 time.sleep(_NAP_S)
+    # Only this rank's words are safe; others may fail together with it.
+    time.sleep(TOGETHER_S)
 
 
 @contextlib.contextmanager

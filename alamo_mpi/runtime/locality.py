@@ -17,7 +17,7 @@ from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.keyhash import hash_bytes
 from alamo_mpi.core.many import locate_many
 from alamo_mpi.core.program import Program
-from alamo_mpi.runtime.pool import Pool
+from alamo_mpi.runtime import pool
 
 __all__ = ["Locality"]
 
@@ -30,18 +30,14 @@ class Locality:
 
     Parameters
     ----------
-    pool
-        The program's pool.
     ranks
         The workers that may run the tasks.
     accesses
         What each task declares.
     """
 
-    def __init__(
-        self, pool: Pool, ranks: Sequence[int], accesses: Sequence[Sequence[DataAccess]]
-    ) -> None:
-        self._pool = pool
+    def __init__(self, ranks: Sequence[int], accesses: Sequence[Sequence[DataAccess]]) -> None:
+        self._pool = pool.current()
         self._ranks = ranks
         self._accesses = accesses
         self._resident = any(

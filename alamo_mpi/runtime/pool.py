@@ -119,8 +119,6 @@ class Pool:
         self.allocator.format()
         self._comm = comm
         self._numbers = itertools.count(1)
-        #: Whether all ranks share memory.
-        self.one_node = self.window.one_node
         #: This process's view of each dictionary that it uses, by uid.
         self.tables: weakref.WeakValueDictionary[int, Dictionary] = weakref.WeakValueDictionary()
         comm.Barrier()

@@ -93,7 +93,10 @@ def unread_stderr() -> Iterator[int]:
 def test_what_was_written_is_read_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     with unread_stderr() as reader:
-        monkeypatch.setattr(time, "sleep", lambda nap_s: read.append(os.read(reader, 100)))
+        monkeypatch.setattr(lastwords, "TOGETHER_S", 0.0)
+        monkeypatch.setattr(
+            time, "sleep", lambda nap_s: read.append(os.read(reader, 100)) if nap_s else None
+        )
         lastwords.drain()
     assert read == [b"words"]
 
