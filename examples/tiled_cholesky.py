@@ -1,9 +1,10 @@
 """A tiled Cholesky factorisation: a sequential loop nest that runs as a parallel graph of tasks.
 
     mpiexec -n 3 python -m alamo_mpi examples/tiled_cholesky.py [--n 4096] [--tile 512]
-        [--dag cholesky.png] [--dir FOLDER]
+        [--tiles ddict] [--dag cholesky.png] [--dir FOLDER]
 
-The lower triangle of a symmetric positive definite matrix is cut into square tiles, one file each.
+The lower triangle of a symmetric positive definite matrix is cut into square tiles, each a file or,
+with ``--tiles ddict``, a value of a `DDict`; the rest of the program is the same for both.
 `factorise` is the textbook's loop nest; it says for every task which tiles it reads and which it
 writes, and nothing about order.  The order follows from the sequence of the list and from the
 hazards between its accesses, so all that the mathematics leaves independent runs side by side.
@@ -20,20 +21,25 @@ sets it in each worker for OpenBLAS, with which NumPy's own packages come.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alamo_mpi import Batch, Task
+from alamo_mpi import Batch, DDict, Task
 
 Matrix = NDArray[np.float64]
+#: Row and column of a tile.
+At = tuple[int, int]
+#: Where the tiles are: a folder of files, or a dictionary.
+Tiles = Path | DDict[At, Matrix]
 
 
 def one_blas_thread() -> None:
@@ -55,9 +61,22 @@ def one_blas_thread() -> None:
 # ------------------------------------------------------------------------------------- tiles
 
 
-def tile(i: int, j: int) -> Path:
-    """Return the name of the file of the tile in row `i`, column `j`."""
-    return Path(f"tile_{i}_{j}.npy")
+def tile(tiles: Tiles, i: int, j: int) -> Path | At:
+    """Return the channel of the tile in row `i`, column `j`: its file's name, or its key."""
+    return Path(f"tile_{i}_{j}.npy") if isinstance(tiles, Path) else (i, j)
+
+
+def load(tiles: Tiles, i: int, j: int) -> Matrix:
+    """Read a tile."""
+    return np.load(tiles / f"tile_{i}_{j}.npy") if isinstance(tiles, Path) else tiles[i, j]
+
+
+def save(tiles: Tiles, i: int, j: int, content: Matrix) -> None:
+    """Write a tile."""
+    if isinstance(tiles, Path):
+        np.save(tiles / f"tile_{i}_{j}.npy", content)
+    else:
+        tiles[i, j] = content
 
 
 def spd_matrix(n: int) -> Matrix:
@@ -68,37 +87,37 @@ def spd_matrix(n: int) -> Matrix:
     return random
 
 
-def scatter(matrix: Matrix, folder: Path, nb: int) -> None:
-    """Write the lower triangle's tiles of order `nb` into `folder`."""
+def scatter(matrix: Matrix, tiles: Tiles, nb: int) -> None:
+    """Write the lower triangle's tiles of order `nb`."""
     for i in range(len(matrix) // nb):
         for j in range(i + 1):
-            np.save(folder / tile(i, j), matrix[i * nb : (i + 1) * nb, j * nb : (j + 1) * nb])
+            save(tiles, i, j, matrix[i * nb : (i + 1) * nb, j * nb : (j + 1) * nb])
 
 
-def gather(folder: Path, ntiles: int, nb: int) -> Matrix:
+def gather(tiles: Tiles, ntiles: int, nb: int) -> Matrix:
     """Read the tiles back into one lower triangular matrix."""
     lower = np.zeros((ntiles * nb, ntiles * nb))
     for i in range(ntiles):
         for j in range(i + 1):
-            lower[i * nb : (i + 1) * nb, j * nb : (j + 1) * nb] = np.load(folder / tile(i, j))
+            lower[i * nb : (i + 1) * nb, j * nb : (j + 1) * nb] = load(tiles, i, j)
     return lower
 
 
 # ----------------------------------------------------------------------- what the tasks compute
 
 
-def potrf(folder: Path, k: int) -> None:
+def potrf(tiles: Tiles, k: int) -> None:
     """Factorise a diagonal tile in place: ``L L^T = A``."""
     one_blas_thread()
-    np.save(folder / tile(k, k), np.linalg.cholesky(np.load(folder / tile(k, k))))
+    save(tiles, k, k, np.linalg.cholesky(load(tiles, k, k)))
 
 
-def trsm(folder: Path, i: int, k: int) -> None:
+def trsm(tiles: Tiles, i: int, k: int) -> None:
     """Solve ``X L^T = A`` in place for a tile below the diagonal tile ``L``."""
     one_blas_thread()
-    lower, right = np.load(folder / tile(k, k)), np.load(folder / tile(i, k))
+    lower, right = load(tiles, k, k), load(tiles, i, k)
     solve_right(lower, right)
-    np.save(folder / tile(i, k), right)
+    save(tiles, i, k, right)
 
 
 def solve_right(lower: Matrix, right: Matrix) -> None:
@@ -113,52 +132,53 @@ def solve_right(lower: Matrix, right: Matrix) -> None:
     solve_right(lower[half:, half:], right[:, half:])
 
 
-def syrk(folder: Path, i: int, k: int) -> None:
+def syrk(tiles: Tiles, i: int, k: int) -> None:
     """Update a diagonal tile in place: ``A -= L L^T``."""
     one_blas_thread()
-    panel = np.load(folder / tile(i, k))
-    np.save(folder / tile(i, i), np.load(folder / tile(i, i)) - panel @ panel.T)
+    panel = load(tiles, i, k)
+    save(tiles, i, i, load(tiles, i, i) - panel @ panel.T)
 
 
-def gemm(folder: Path, i: int, j: int, k: int) -> None:
+def gemm(tiles: Tiles, i: int, j: int, k: int) -> None:
     """Update a tile below the diagonal in place: ``A -= L_i L_j^T``."""
     one_blas_thread()
-    product = np.load(folder / tile(i, k)) @ np.load(folder / tile(j, k)).T
-    np.save(folder / tile(i, j), np.load(folder / tile(i, j)) - product)
+    product = load(tiles, i, k) @ load(tiles, j, k).T
+    save(tiles, i, j, load(tiles, i, j) - product)
 
 
 # ------------------------------------------------------------------------------- the loop nest
 
 
-def factorise(batch: Batch, folder: Path, ntiles: int) -> list[Task]:
+def factorise(batch: Batch, tiles: Tiles, ntiles: int) -> list[Task]:
     """Return the tasks of the factorisation, in the order of the sequential algorithm."""
     tasks: list[Task] = []
 
-    def add(kernel: Callable[..., None], *indices: int, reads: list[Path], writes: Path) -> None:
+    def add(kernel: Callable[..., None], *indices: int, reads: list[At], writes: At) -> None:
+        channels = [tile(tiles, *each) for each in (*reads, writes)]
         tasks.append(
             batch.function(
                 kernel,
-                folder,
+                tiles,
                 *indices,
-                reads=batch.read(folder, *reads, writes),
-                writes=batch.write(folder, writes),
+                reads=batch.read(tiles, *channels),
+                writes=batch.write(tiles, channels[-1]),
             )
         )
 
     for k in range(ntiles):
-        add(potrf, k, reads=[], writes=tile(k, k))
+        add(potrf, k, reads=[], writes=(k, k))
         for i in range(k + 1, ntiles):
-            add(trsm, i, k, reads=[tile(k, k)], writes=tile(i, k))
+            add(trsm, i, k, reads=[(k, k)], writes=(i, k))
         for i in range(k + 1, ntiles):
-            add(syrk, i, k, reads=[tile(i, k)], writes=tile(i, i))
+            add(syrk, i, k, reads=[(i, k)], writes=(i, i))
             for j in range(k + 1, i):
-                add(gemm, i, j, k, reads=[tile(i, k), tile(j, k)], writes=tile(i, j))
+                add(gemm, i, j, k, reads=[(i, k), (j, k)], writes=(i, j))
     return tasks
 
 
-def timed_run(batch: Batch, folder: Path, ntiles: int, dag: str | None = None) -> float:
-    """Factorise the tiles in `folder`; return the seconds from start to the last task's end."""
-    program = batch.compile(factorise(batch, folder, ntiles))
+def timed_run(batch: Batch, tiles: Tiles, ntiles: int, dag: str | None = None) -> float:
+    """Factorise the tiles; return the seconds from start to the last task's end."""
+    program = batch.compile(factorise(batch, tiles, ntiles))
     began = time.perf_counter()
     program.run()
     seconds = time.perf_counter() - began
@@ -167,12 +187,24 @@ def timed_run(batch: Batch, folder: Path, ntiles: int, dag: str | None = None) -
     return seconds
 
 
+@contextlib.contextmanager
+def place_for_tiles(kind: str, folder: Path | None) -> Iterator[Tiles]:
+    """Give an empty folder or dictionary, and remove it in the end."""
+    if kind == "ddict":
+        with DDict[At, Matrix]() as tiles:
+            yield tiles
+    else:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            yield Path(name)
+
+
 def main() -> int:
     """Factorise on one worker and on all; return 0 if both residuals are small."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--n", type=int, default=4096, help="order of the matrix")
     parser.add_argument("--tile", type=int, default=512, help="order of a tile; divides --n")
     parser.add_argument("--dag", metavar="FILE", help="draw the graph there, as .png, .svg or .pdf")
+    parser.add_argument("--tiles", choices=["files", "ddict"], default="files")
     parser.add_argument(
         "--dir", type=Path, help="folder for the tiles; a temporary one if not given"
     )
@@ -188,12 +220,12 @@ def main() -> int:
     seconds: list[float] = []
     residuals: list[float] = []
     for num_workers in (1, None):
-        with tempfile.TemporaryDirectory(dir=options.dir) as name:
-            scatter(matrix, Path(name), nb)
+        with place_for_tiles(options.tiles, options.dir) as tiles:
+            scatter(matrix, tiles, nb)
             with Batch(num_workers) if num_workers else Batch() as batch:
                 dag = None if num_workers else options.dag
-                seconds.append(timed_run(batch, Path(name), ntiles, dag))
-            lower = gather(Path(name), ntiles, nb)
+                seconds.append(timed_run(batch, tiles, ntiles, dag))
+            lower = gather(tiles, ntiles, nb)
         residuals.append(float(np.linalg.norm(matrix - lower @ lower.T) / norm))
         label = "1 worker   " if num_workers else "all workers"
         print(

@@ -60,9 +60,10 @@ def test_matrix_powers_files_in_a_folder_of_its_own() -> None:
     assert "all equal the serial computation's" in run_example(1, "matrix_powers_files.py")
 
 
-def test_tiled_cholesky(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tiles", ["files", "ddict"])
+def test_tiled_cholesky(tmp_path: Path, tiles: str) -> None:
     dag = tmp_path / "dag.png"
-    options = ("--n", "512", "--tile", "64", "--dag", str(dag))
+    options = ("--n", "512", "--tile", "64", "--tiles", tiles, "--dag", str(dag))
     printed = run_example(3, "tiled_cholesky.py", *options)
     residuals = [float(text) for text in re.findall(r"residual (\S+)$", printed, re.MULTILINE)]
     assert len(residuals) == 2
