@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import operator
 from collections.abc import Callable, Iterable
@@ -13,7 +12,6 @@ from alamo_mpi import session
 from alamo_mpi.compiling import compiled_task
 from alamo_mpi.core import access
 from alamo_mpi.core.access import AccessTarget, DataAccess
-from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.submitting import make_submission
@@ -23,12 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from alamo_mpi.extras.telemetry import Telemetry
-    from alamo_mpi.runtime.manager import Manager
-    from alamo_mpi.runtime.roster import LiveBatch
+    from alamo_mpi.runtime.service import BatchService, BatchState
 
 __all__ = ["Batch"]
-
-_uids = itertools.count()
 
 
 class Batch:
@@ -79,18 +74,16 @@ class Batch:
             num_workers = operator.index(num_workers)
             if num_workers < 1:
                 raise ValueError(f"num_workers must be 1 or more, not {num_workers}")
-        self._manager: Manager = session.init().manager
+        self._manager: BatchService = session.service()
         self._record = bool(enable_telem)
-        self._live: LiveBatch = self._manager.open_batch(
+        self._live, self._client = self._manager.open_batch(
             num_workers, log_level, record=self._record
         )
-        self._client = PRIMARY
-        self._joined = False
 
     @property
     def num_workers(self) -> int:
         """Number of worker ranks that this batch has."""
-        return len(self._live.ranks)
+        return int(self._live.num_workers)
 
     # Accesses ---------------------------------------------------------------------------------
 
@@ -252,7 +245,7 @@ class Batch:
         return compiled_task(self, list(tasks_to_compile), callback_func, callback_args)
 
     def _next_uid(self) -> int:
-        return next(_uids)
+        return next(self._manager.uids)
 
     def _submit(self, task: Task) -> None:
         """Start a task; called by `Task.start`."""
@@ -292,11 +285,8 @@ class Batch:
         if self._manager.in_callback():
             raise TaskStateError("A Batch cannot be joined in a callback, which is a part of it.")
 
-        def over() -> bool:
-            return not self._live.busy and (lifecycle.all_closed or lifecycle.terminated)
-
-        if not self._manager.drive(over, timeout):
-            left = self._live.scheduler.unfinished
+        if not self._manager.await_end(self._live, timeout):
+            left = self._live.unfinished
             raise TimeoutError(
                 f"{self._live} is not done after {timeout:g} s: {left} tasks are unfinished"
             )
@@ -325,12 +315,12 @@ class Batch:
         TaskStateError
             If the batch does not record.
         """
-        recorder = self._live.recorder
-        if recorder is None:
+        records = self._manager.records(self._live)
+        if records is None:
             raise TaskStateError("Nothing was recorded: create the Batch with enable_telem=True.")
         from alamo_mpi.extras.telemetry import Telemetry
 
-        return Telemetry(recorder.records)
+        return Telemetry(records)
 
     def __enter__(self) -> Batch:
         return self
@@ -350,16 +340,33 @@ class Batch:
     def __del__(self) -> None:
         # Only notes: a finalizer may run at any moment, on any thread.
         live = getattr(self, "_live", None)
-        if live is not None and live.lifecycle.is_open(PRIMARY):
-            self._manager.abandon(live)
+        if live is not None and live.lifecycle.is_open(self._client):
+            self._manager.leave(live, self._client)
 
     def __repr__(self) -> str:
-        return (
-            f"<{self._live}, {self.num_workers} workers, {self._live.scheduler.unfinished} tasks>"
-        )
+        return f"<{self._live}, {self.num_workers} workers, {self._live.unfinished} tasks>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(
-            "A Batch cannot be passed to another process by this version: submit from the main "
-            "program, and return from a task what the next one needs."
-        )
+    def __getstate__(self) -> BatchState:
+        return self._manager.share(self._live)
+
+    def __setstate__(self, state: BatchState) -> None:
+        """Become a further client of the batch: what unpickling does, in any process.
+
+        Parameters
+        ----------
+        state : tuple
+            As pickled.
+
+        Raises
+        ------
+        TaskStateError
+            If the batch has ended; on ranks other than 0 the first `Task.start` says so.
+
+        Notes
+        -----
+        The new client closes for itself: `join` of the batch waits for that.  One that was made
+        in a task, and one that nobody holds any more, counts as closed.
+        """
+        self._manager = session.service()
+        self._record = state[2]
+        self._live, self._client = self._manager.join_in(state)

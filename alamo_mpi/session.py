@@ -24,8 +24,9 @@ from alamo_mpi.skipbody import BodySkipped, SkipBody, check_caller
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import Communicator, World
+    from alamo_mpi.runtime.service import BatchService
 
-__all__ = ["Session", "current", "init", "serve"]
+__all__ = ["Session", "current", "init", "serve", "service"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,13 @@ _process = _Process()
 def current() -> Session | None:
     """Return the open session of this process, or None; local, starts nothing."""
     return _process.session
+
+
+def service() -> BatchService:
+    """Return what batches of this process talk to; starts the runtime where it is not."""
+    from alamo_mpi.runtime import service as services
+
+    return services.current() or init().manager
 
 
 def init() -> Session:
@@ -150,12 +158,12 @@ def _serve_program(world: World) -> None:
 
 def _serve(world: World) -> None:
     """Run this rank as a worker until rank 0 says stop."""
-    from alamo_mpi.runtime import worker
+    from alamo_mpi.runtime import serving
 
     previous = _ignore_interrupts()
     _process.serving = world
     try:
-        worker.serve(world)
+        serving.serve(world)
     finally:
         _process.serving = None
         if previous is not None:

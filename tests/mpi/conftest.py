@@ -65,7 +65,7 @@ def _left(manager: Manager) -> list[str]:
         "unfinished tasks": ledger.submissions or ledger._live_of,
         "values under way": manager._fetches,
         "callbacks": ledger.callbacks.due,
-        "batches that nobody holds": manager._abandoned,
+        "batches that nobody holds": manager.lives.abandoned,
         "values that nobody holds": ledger._unreachable,
         "buffers in use": len(blobs) > len(blobs._idle),
         "messages under way": not manager._transport.quiet,
