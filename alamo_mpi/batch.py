@@ -250,9 +250,8 @@ class Batch:
     def _submit(self, task: Task) -> None:
         """Start a task; called by `Task.start`."""
         self._live.lifecycle.check_submit(self._client)
-        self._manager.submit(
-            self._live, make_submission(self._manager.preparer, task, record=self._record)
-        )
+        submission = make_submission(self._manager, self._live, task, record=self._record)
+        self._manager.submit(self._live, submission)
 
     # Ends -------------------------------------------------------------------------------------
 

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alamo_mpi.errors import TaskStateError
-from alamo_mpi.runtime.prepare import Calls, Preparer
+from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Task, _Compiled, _Function
 
 if TYPE_CHECKING:
+    from alamo_mpi.runtime.service import BatchHandle, BatchService
     from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["make_submission"]
 
 
-def make_submission(preparer: Preparer, task: Task, *, record: bool) -> Submission:
+def make_submission(
+    service: BatchService, live: BatchHandle, task: Task, *, record: bool
+) -> Submission:
     """Make the submission of a task, single or compiled, and enter it in the task.
 
     Raises
@@ -36,7 +39,16 @@ def make_submission(preparer: Preparer, task: Task, *, record: bool) -> Submissi
         [each._function for each in tasks],
         [each._arguments for each in tasks],
     )
-    submission = preparer.submission(calls, graph, _inputs(task, tasks), record=record)
+    inputs = _inputs(task, tasks)
+    locality = None
+    if not service.one_node:
+        from alamo_mpi.runtime.locality import Locality  # starts MPI
+
+        locality = Locality(live.ranks, [each._accesses for each in tasks])
+        graph = locality.graph(graph)
+    submission = service.preparer.submission(calls, graph, inputs, record=record)
+    if locality is not None:
+        locality.note(submission.program)
     for index, each in enumerate(tasks):
         if each._callback is not None:
             submission.callbacks[index] = each._callback

@@ -244,7 +244,7 @@ class Dictionary(Table):
     def _destroy_page(self, page: int, level: int) -> None:
         window = self.window
         for bucket in self._buckets(page, level):
-            child = self._close(bucket, self._mine)
+            child = self._close(bucket, self.mine)
             words = window.words(bucket.rank, bucket.offset, at.BUCKET_WORDS)
             window.write_word(bucket.rank, bucket.offset + 8, 0)
             if child:

@@ -6,20 +6,26 @@ exchange, wait; each takes the process's lock where it changes something.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 from alamo_mpi.core.dictionary import Descriptor, Dictionary
 from alamo_mpi.core.keyhash import Encoded
+from alamo_mpi.core.many import Item, get_many, put_many
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Entry
 from alamo_mpi.errors import DDictTimeoutError
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.pool import Pool
-from alamo_mpi.runtime.values import dump_value
+from alamo_mpi.runtime.values import dump_value, encode
 
 __all__ = ["DictClient", "Placement", "equal"]
+
+_T = TypeVar("_T")
+#: Items packed at a time.
+_BATCH: Final = 256
 
 #: A rank, or a function from key to rank; None: the rank that writes.
 Placement = int | Callable[[Any], int] | None
@@ -42,6 +48,7 @@ class DictClient:
         self.near = near
         self.table = Dictionary(pool.window, pool.allocator, descriptor)
         self._lock = pool.lock
+        pool.tables[descriptor.uid] = self.table
 
     def _place(self, key: Any) -> int | None:
         near = self.near
@@ -69,6 +76,20 @@ class DictClient:
                 if self.table.remove(entry, key_hash):
                     return entry.record
         return None
+
+    def store_many(self, items: Iterable[tuple[Any, Any]]) -> None:
+        """Set the values of many keys; each is packed before anything of its batch is changed."""
+        for batch in _batches(items):
+            packed = []
+            for key, value in batch:
+                data, key_hash = encode(key)
+                packed.append(Item(key_hash, data, *dump_value(value), self._place(key)))
+            with self._lock:
+                put_many(self.table, packed)
+
+    def get_many(self, encoded: Sequence[Encoded]) -> list[Record | None]:
+        """Return the values of many keys."""
+        return get_many(self.table, [(key_hash, data) for data, key_hash in encoded])
 
     def find(self, encoded: Encoded) -> Entry | None:
         """Return a key's value and place."""
@@ -111,6 +132,13 @@ class DictClient:
                 )
             self.pool.window.progress()
             backoff.pause(1e-3)
+
+
+def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """Cut into lists, so that not all of many values need be in memory twice."""
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        yield batch
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -158,6 +158,11 @@ class Manager:
         """Host name by rank."""
         return self._world.hosts
 
+    @property
+    def one_node(self) -> bool:
+        """Whether all ranks share memory."""
+        return self._world.one_node
+
     def open_batch(
         self, num_workers: int | None, log_level: int, *, record: bool
     ) -> tuple[LiveBatch, Hashable]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from alamo_mpi.core.blocks import Allocator
+from alamo_mpi.core.dictionary import Dictionary
 from alamo_mpi.core.layout import MAX_ARENA_BYTES, MAX_RANKS, UNIT
 from alamo_mpi.core.messages import Wake
 from alamo_mpi.errors import DDictError, LaunchError
@@ -117,6 +119,8 @@ class Pool:
         self.allocator.format()
         self._comm = comm
         self._numbers = itertools.count(1)
+        #: This process's view of each dictionary that it uses, by uid.
+        self.tables: weakref.WeakValueDictionary[int, Dictionary] = weakref.WeakValueDictionary()
         comm.Barrier()
         _current = self
 

@@ -84,6 +84,7 @@ class RemoteBatch:
         self.num_workers = num_workers
         self.record = record
         self.key = key
+        self.ranks: tuple[int, ...] = ()
         self.lifecycle = Lifecycle()
         self.shared = False
         #: Starts that are not over.
@@ -140,6 +141,11 @@ class RemoteService:
         #: What finalizers have noted: numbers of starts, and clients.
         self._dropped: deque[int] = deque()
         self._left: deque[Leave] = deque()
+
+    @property
+    def one_node(self) -> bool:
+        """True: what is known of where data lies is not sent to the manager."""
+        return True
 
     # Batches ----------------------------------------------------------------------------------
 

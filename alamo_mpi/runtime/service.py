@@ -34,6 +34,10 @@ class BatchHandle(Protocol):
         """Number of its workers."""
 
     @property
+    def ranks(self) -> tuple[int, ...]:
+        """Its workers, as far as they are known here."""
+
+    @property
     def lifecycle(self) -> Lifecycle:
         """Its clients, as far as they are known here."""
 
@@ -53,11 +57,17 @@ class BatchService(Protocol):
         Gives what came back of tasks.
     uids : iterator of int
         Ids of tasks, unique in the program.
+    one_node : bool
+        Whether no worker is nearer to any data than another, as far as is known here.
     """
 
     preparer: Preparer
     outcomes: Outcomes
     uids: Iterator[int]
+
+    @property
+    def one_node(self) -> bool:
+        """See above."""
 
     def open_batch(
         self, num_workers: int | None, log_level: int, *, record: bool

@@ -26,6 +26,7 @@ TOP_LEVEL = {
     "batch": "surface",
     "compiling": "surface",
     "ddict": "surface",
+    "dictviews": "surface",
     "ending": "surface",
     "handle": "surface",
     "inference": "surface",
