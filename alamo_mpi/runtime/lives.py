@@ -99,8 +99,9 @@ class Lives:
 
     def release(self, live: LiveBatch) -> None:
         """Let the workers of a batch go if it is over."""
-        # A shared child costs nothing, and somebody may come to it yet.
-        if live.over and not (live.is_child and live.shared):
+        # A child costs nothing: somebody may come to it yet, or ask for its record.
+        kept = live.is_child and (live.shared or live.recorder is not None)
+        if live.over and not kept:
             self._roster.release(live)
         if live.is_child and live.root.over:
             self._roster.release(live.root)
