@@ -54,6 +54,7 @@ def run_program(program: Sequence[str]) -> None:
     sys.argv[:] = ["-m" if is_module else name, *args]
     try:
         ours = session.init()
+        assert isinstance(ours, session.Session)  # this is rank 0
     except LaunchError as error:
         refuse(error)
     try:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from alamo_mpi import session
+from alamo_mpi.compiling import compiled_task
 from alamo_mpi.core import access
 from alamo_mpi.core.access import AccessTarget, DataAccess
-from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
-from alamo_mpi.inference import infer
-from alamo_mpi.runtime.prepare import Calls
+from alamo_mpi.submitting import make_submission
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from alamo_mpi.extras.telemetry import Telemetry
-    from alamo_mpi.runtime.manager import Manager
-    from alamo_mpi.runtime.roster import LiveBatch
-    from alamo_mpi.runtime.submission import Submission
+    from alamo_mpi.runtime.service import BatchService, BatchState
 
 __all__ = ["Batch"]
-
-_uids = itertools.count()
 
 
 class Batch:
@@ -80,18 +74,16 @@ class Batch:
             num_workers = operator.index(num_workers)
             if num_workers < 1:
                 raise ValueError(f"num_workers must be 1 or more, not {num_workers}")
-        self._manager: Manager = session.init().manager
+        self._manager: BatchService = session.service()
         self._record = bool(enable_telem)
-        self._live: LiveBatch = self._manager.open_batch(
+        self._live, self._client = self._manager.open_batch(
             num_workers, log_level, record=self._record
         )
-        self._client = PRIMARY
-        self._joined = False
 
     @property
     def num_workers(self) -> int:
         """Number of worker ranks that this batch has."""
-        return len(self._live.ranks)
+        return int(self._live.num_workers)
 
     # Accesses ---------------------------------------------------------------------------------
 
@@ -250,107 +242,16 @@ class Batch:
         -----
         Local.  Linear in the number of accesses: about 2 us each.
         """
-        subtasks = list(tasks_to_compile)
-        compiled_subtasks: list[_Function] = []
-        for task in subtasks:
-            self._check_compilable(task)
-            compiled_subtasks.append(task)  # type: ignore[arg-type]
-        values = _value_pairs(compiled_subtasks)
-        graph = infer([task._accesses for task in subtasks], values)
-        compiled = _Compiled(self, compiled_subtasks, graph, callback_func, callback_args)
-        with self._manager.preparer.lock:
-            for index, task in enumerate(subtasks):
-                if task._parent is not None or task._submission is not None:
-                    twice = task._parent is compiled
-                    for earlier in subtasks[:index]:
-                        earlier._parent = None
-                    if not twice:  # another thread was quicker
-                        self._check_compilable(task)
-                    raise TaskStateError(
-                        f"{task._title()} stands in the list twice: create one task for each call.",
-                        uid=task._uid,
-                    )
-                task._parent = compiled
-                task._index = index
-        return compiled
-
-    def _check_compilable(self, task: object) -> None:
-        if not isinstance(task, Task):
-            raise TypeError(f"compile takes a list of tasks; {task!r} is none")
-        if task._batch is not self:
-            raise ValueError(f"{task!r} belongs to another batch: create it with this one")
-        if task._parent is not None:
-            raise TaskStateError(
-                f"{task._title()} was compiled before: create a new task for another list.",
-                uid=task._uid,
-            )
-        if task._submission is not None:
-            raise TaskStateError(
-                f"{task._title()} was started by itself: compile tasks before they are started.",
-                uid=task._uid,
-            )
-        if isinstance(task, _Compiled):
-            raise TypeError(
-                f"{task!r} is a compiled task: compile all subtasks in one list instead"
-            )
+        return compiled_task(self, list(tasks_to_compile), callback_func, callback_args)
 
     def _next_uid(self) -> int:
-        return next(_uids)
+        return next(self._manager.uids)
 
     def _submit(self, task: Task) -> None:
         """Start a task; called by `Task.start`."""
         self._live.lifecycle.check_submit(self._client)
-        if isinstance(task, _Compiled):
-            tasks: Sequence[_Function] = task._subtasks
-            graph = task._graph if task._graph.nedges else None
-        else:
-            assert isinstance(task, _Function)
-            tasks, graph = (task,), None
-        calls = Calls(
-            [each._uid for each in tasks],
-            [each._function for each in tasks],
-            [each._arguments for each in tasks],
-        )
-        inputs = self._inputs(task, tasks)
-        locality = None
-        if not self._manager.one_node:
-            from alamo_mpi.runtime.locality import Locality  # starts MPI
-
-            locality = Locality(self._live.ranks, [each._accesses for each in tasks])
-            graph = locality.graph(graph)
-        submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)
-        if locality is not None:
-            locality.note(submission.program)
-        for index, each in enumerate(tasks):
-            if each._callback is not None:
-                submission.callbacks[index] = each._callback
-        submission.callbacks_left = len(submission.callbacks)
-        if isinstance(task, _Compiled) and task._callback is not None:
-            submission.callback = task._callback
-            submission.callbacks_left += 1
-        task._submission = submission
-        for each in tasks:
-            each._submission = submission
+        submission = make_submission(self._manager, self._live, task, record=self._record)
         self._manager.submit(self._live, submission)
-
-    @staticmethod
-    def _inputs(
-        task: Task, tasks: Sequence[_Function]
-    ) -> dict[int, list[tuple[int, Submission | None, int]]]:
-        """Say for each task which arguments are results, and of which tasks."""
-        inputs: dict[int, list[tuple[int, Submission | None, int]]] = {}
-        for index, each in enumerate(tasks):
-            for at, producer in each._results_of:
-                inside = producer._parent is task and task is not producer
-                if not inside and producer._submission is None:
-                    raise TaskStateError(
-                        f"{each._title()} takes the result of {producer._title()}, which was not "
-                        "started: start that first, or compile both in one list.",
-                        uid=each._uid,
-                    )
-                source = None if inside else producer._submission
-                inputs.setdefault(index, []).append((at, source, producer._index))
-        return inputs
 
     # Ends -------------------------------------------------------------------------------------
 
@@ -383,11 +284,8 @@ class Batch:
         if self._manager.in_callback():
             raise TaskStateError("A Batch cannot be joined in a callback, which is a part of it.")
 
-        def over() -> bool:
-            return not self._live.busy and (lifecycle.all_closed or lifecycle.terminated)
-
-        if not self._manager.drive(over, timeout):
-            left = self._live.scheduler.unfinished
+        if not self._manager.await_end(self._live, timeout):
+            left = self._live.unfinished
             raise TimeoutError(
                 f"{self._live} is not done after {timeout:g} s: {left} tasks are unfinished"
             )
@@ -416,12 +314,12 @@ class Batch:
         TaskStateError
             If the batch does not record.
         """
-        recorder = self._live.recorder
-        if recorder is None:
+        records = self._manager.records(self._live)
+        if records is None:
             raise TaskStateError("Nothing was recorded: create the Batch with enable_telem=True.")
         from alamo_mpi.extras.telemetry import Telemetry
 
-        return Telemetry(recorder.records)
+        return Telemetry(records)
 
     def __enter__(self) -> Batch:
         return self
@@ -441,29 +339,33 @@ class Batch:
     def __del__(self) -> None:
         # Only notes: a finalizer may run at any moment, on any thread.
         live = getattr(self, "_live", None)
-        if live is not None and live.lifecycle.is_open(PRIMARY):
-            self._manager.abandon(live)
+        if live is not None and live.lifecycle.is_open(self._client):
+            self._manager.leave(live, self._client)
 
     def __repr__(self) -> str:
-        return (
-            f"<{self._live}, {self.num_workers} workers, {self._live.scheduler.unfinished} tasks>"
-        )
+        return f"<{self._live}, {self.num_workers} workers, {self._live.unfinished} tasks>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(
-            "A Batch cannot be passed to another process by this version: submit from the main "
-            "program, and return from a task what the next one needs."
-        )
+    def __getstate__(self) -> BatchState:
+        return self._manager.share(self._live)
 
+    def __setstate__(self, state: BatchState) -> None:
+        """Become a further client of the batch: what unpickling does, in any process.
 
-def _value_pairs(tasks: Sequence[_Function]) -> list[tuple[int, int]]:
-    """Return (producer, consumer) for results passed inside the list."""
-    if not any(task._results_of for task in tasks):
-        return []
-    position = {id(task): index for index, task in enumerate(tasks)}
-    return [
-        (position[id(producer)], index)
-        for index, task in enumerate(tasks)
-        for _, producer in task._results_of
-        if id(producer) in position
-    ]
+        Parameters
+        ----------
+        state : tuple
+            As pickled.
+
+        Raises
+        ------
+        TaskStateError
+            If the batch has ended; on ranks other than 0 the first `Task.start` says so.
+
+        Notes
+        -----
+        The new client closes for itself: `join` of the batch waits for that.  One that was made
+        in a task, and one that nobody holds any more, counts as closed.
+        """
+        self._manager = session.service()
+        self._record = state[2]
+        self._live, self._client = self._manager.join_in(state)

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
+    from alamo_mpi.runtime.service import BatchService
 
-__all__ = ["ProgramEnd", "Session", "interactive", "status_of"]
+__all__ = ["Guest", "ProgramEnd", "Session", "interactive", "status_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,28 @@ class Session:
         if self.world.size > 1:
             timer.start()
         return timer
+
+
+class Guest:
+    """What `init` returns inside a task: the program is rank 0's, its services are here too.
+
+    Attributes
+    ----------
+    world : alamo_mpi.mpi.world.World
+        The ranks.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @property
+    def manager(self) -> BatchService:
+        """What batches of this process talk to."""
+        from alamo_mpi.runtime import service
+
+        offered = service.current()
+        assert offered is not None
+        return offered
 
 
 class ProgramEnd:

@@ -18,14 +18,15 @@ import traceback
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
-from alamo_mpi.ending import ProgramEnd, Session, interactive
+from alamo_mpi.ending import Guest, ProgramEnd, Session, interactive
 from alamo_mpi.errors import RemoteError, TaskStateError
 from alamo_mpi.skipbody import BodySkipped, SkipBody, check_caller
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import Communicator, World
+    from alamo_mpi.runtime.service import BatchService
 
-__all__ = ["Session", "current", "init", "serve"]
+__all__ = ["Session", "current", "init", "serve", "service"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +52,26 @@ def current() -> Session | None:
     return _process.session
 
 
-def init() -> Session:
+def service() -> BatchService:
+    """Return what batches of this process talk to; starts the runtime where it is not."""
+    from alamo_mpi.runtime import service as services
+
+    offered = services.current()
+    if offered is not None:
+        return offered
+    service: BatchService = init().manager
+    return service
+
+
+def init() -> Session | Guest:
     """Start the runtime on all ranks of the job; collective over ``COMM_WORLD``, once.
 
     Returns
     -------
     Session
         On rank 0.  Later calls return the same one, as do calls inside the body of `serve`.
+    Guest
+        Inside a task on another rank, where all is up already.
 
     Raises
     ------
@@ -69,7 +83,7 @@ def init() -> Session:
         When the launcher started N programs of one rank instead of one program of N ranks, MPI
         does not support threads, or the memory pool cannot be had.
     TaskStateError
-        Inside a task on a worker, or after the program's end has begun.
+        After the program's end has begun.
 
     Notes
     -----
@@ -80,12 +94,7 @@ def init() -> Session:
         if _process.leaving:
             raise SystemExit(0)
         if _process.serving is not None:
-            raise TaskStateError(
-                "alamo_mpi cannot be started inside a task: make the service in the main program "
-                "and use it there.",
-                rank=_process.serving.rank,
-                host=_process.serving.host,
-            )
+            return Guest(_process.serving)
         if _process.session is None:
             _process.session = _start_program()
         elif _process.session.ended:
@@ -157,12 +166,12 @@ def _serve_program(world: World) -> None:
 
 def _serve(world: World) -> None:
     """Run this rank as a worker until rank 0 says stop."""
-    from alamo_mpi.runtime import worker
+    from alamo_mpi.runtime import serving
 
     previous = _ignore_interrupts()
     _process.serving = world
     try:
-        worker.serve(world)
+        serving.serve(world)
     finally:
         _process.serving = None
         if previous is not None:

@@ -10,6 +10,8 @@
    said nothing for too long gives back what it has not started, and that is cut anew: a wrong
    estimate costs one long task, not a chunk.  A worker on a chain is left alone: nobody could
    go on with it before the task that runs has ended.
+4. A suspended chunk is none of its worker's chunks.  While its task runs again (*resumed*), the
+   worker is not idle, gets nothing, and can be asked for all that it has, as none of it runs.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Iterable
 from alamo_mpi.core.chunk import LONGEST_S, Chunk
 from alamo_mpi.core.invariants import expect
 from alamo_mpi.core.placement import ReadySet
+from alamo_mpi.errors import InternalError
 
 __all__ = ["Crew", "Worker"]
 
@@ -35,12 +38,14 @@ _SOON_S = 2 * LONGEST_S
 class Worker:
     """What is known of one worker."""
 
-    __slots__ = ("behind", "chunks", "patience_s", "rank", "recalled", "since")
+    __slots__ = ("behind", "chunks", "patience_s", "rank", "recalled", "resumed", "since")
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         #: Chunks sent and not ended, in the order in which the worker runs them.
         self.chunks: list[Chunk] = []
+        #: The chunk of a task that has waited and runs again.
+        self.resumed: Chunk | None = None
         #: When it last spoke, or got work after it had none.
         self.since = 0.0
         #: How long after that it is asked for its rest.  Doubled each time it gave back all it
@@ -55,6 +60,8 @@ class Worker:
     @property
     def waiting(self) -> int:
         """Number of tasks behind the running one; 0 if each has to wait for the one before it."""
+        if self.resumed is not None:
+            return sum(chunk.size - chunk.done for chunk in self.chunks)
         if len(self.chunks) == 1 and self.chunks[0].loose <= self.chunks[0].done:
             return 0
         return max(sum(chunk.size - chunk.done for chunk in self.chunks) - 1, 0)
@@ -76,7 +83,8 @@ class Crew:
 
     def __init__(self, ranks: Iterable[int]) -> None:
         self.workers = {rank: Worker(rank) for rank in ranks}
-        #: All and only those without a chunk, the one that became idle last at the end.
+        #: All and only those without a chunk, suspended ones aside, the one that became idle
+        #: last at the end.
         self._idle = OrderedDict(reversed(self.workers.items()))
         #: Those with one chunk that lasts not long: they can take a second one.
         self._half: dict[int, Worker] = {}
@@ -116,10 +124,7 @@ class Crew:
         worker.chunks.append(chunk)
         if len(worker.chunks) == 1:
             worker.since = now
-            del self._idle[worker.rank]
-            self._list_half(worker)
-        else:
-            del self._half[worker.rank]
+        self._relist(worker)
         self._expect_from(worker)
 
     def progressed(self, rank: int, now: float) -> None:
@@ -132,12 +137,25 @@ class Crew:
     def ended(self, chunk: Chunk) -> None:
         """Note that nothing of a chunk is left on its worker."""
         worker = self.workers[chunk.rank]
-        worker.chunks.remove(chunk)
-        if worker.chunks:
-            self._list_half(worker)
+        if worker.resumed is chunk:
+            worker.resumed = None
         else:
-            self._half.pop(worker.rank, None)
-            self._idle[worker.rank] = worker
+            worker.chunks.remove(chunk)
+        self._relist(worker)
+
+    def suspended(self, chunk: Chunk) -> None:
+        """Note that what is left of a chunk waits, and takes no place on its worker."""
+        self.ended(chunk)
+
+    def resumed(self, chunk: Chunk, now: float) -> None:
+        """Note that what is left of a suspended chunk runs again."""
+        worker = self.workers[chunk.rank]
+        if worker.resumed is not None or chunk in worker.chunks:
+            raise InternalError(f"rank {chunk.rank} resumes a chunk that was not suspended")
+        worker.resumed = chunk
+        worker.since = now
+        self._relist(worker)
+        self._expect_from(worker)
 
     def answered(self, rank: int, now: float) -> None:
         """Note that a worker has given back what it could."""
@@ -147,7 +165,8 @@ class Crew:
         worker.since = now
         if worker.behind and not worker.chunks:
             worker.patience_s *= 2
-            self._idle.move_to_end(rank, last=False)
+            if worker.resumed is None:
+                self._idle.move_to_end(rank, last=False)
         self._expect_from(worker)
 
     def recall(self, now: float) -> int | None:
@@ -179,13 +198,24 @@ class Crew:
         for worker in self.workers.values():
             rank, count = worker.rank, len(worker.chunks)
             expect(count <= 2, f"worker {rank} has at most two chunks")
-            expect((count == 0) == (rank in self._idle), f"worker {rank} is listed if idle")
-            expect(count == 1 or rank not in self._half, f"worker {rank} can take another chunk")
+            idle = count == 0 and worker.resumed is None
+            expect(idle == (rank in self._idle), f"worker {rank} is listed if idle")
+            expect(
+                (count == 1 and worker.resumed is None) or rank not in self._half,
+                f"worker {rank} can take another chunk",
+            )
 
-    def _list_half(self, worker: Worker) -> None:
-        """Let a worker with one chunk be found for the next, if it is through with it soon."""
-        if worker.chunks[0].expected <= _SOON_S:
-            self._half[worker.rank] = worker
+    def _relist(self, worker: Worker) -> None:
+        """Let a worker be found if it is idle, or through with its one chunk soon."""
+        rank, free = worker.rank, worker.resumed is None
+        if free and not worker.chunks:
+            self._idle.setdefault(rank, worker)
+        else:
+            self._idle.pop(rank, None)
+        if free and len(worker.chunks) == 1 and worker.chunks[0].expected <= _SOON_S:
+            self._half[rank] = worker
+        else:
+            self._half.pop(rank, None)
 
     def _expect_from(self, worker: Worker) -> None:
         """Note by when a worker should have spoken."""

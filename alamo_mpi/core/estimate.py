@@ -14,10 +14,11 @@ class Durations:
     Cost: O(1) per measurement, which covers all tasks of one function in one message.
     """
 
-    __slots__ = ("_seconds",)
+    __slots__ = ("_seconds", "_waiting")
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._waiting: set[int] = set()
 
     def observe(self, kind: int, count: int, seconds: float) -> None:
         """Take in that `count` tasks of function `kind` took `seconds` in all."""
@@ -26,5 +27,13 @@ class Durations:
         self._seconds[kind] = mean if old is None else old + _WEIGHT * (mean - old)
 
     def of(self, kind: int) -> float | None:
-        """Return the estimate for one task of function `kind`, None before the first one ran."""
-        return self._seconds.get(kind)
+        """Return the estimate for one task of function `kind`.
+
+        None before the first one ran, and for one that waits: such tasks travel alone, as what
+        is behind them would be sent and given back again and again.
+        """
+        return None if kind in self._waiting else self._seconds.get(kind)
+
+    def note_waiting(self, kind: int) -> None:
+        """Note that a task of this function has waited for others."""
+        self._waiting.add(kind)

@@ -13,6 +13,7 @@ from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import State
 
 __all__ = [
+    "Cancelled",
     "Command",
     "Event",
     "Failed",
@@ -20,9 +21,11 @@ __all__ = [
     "Interrupted",
     "Progressed",
     "RecallTail",
+    "Resumed",
     "SendChunk",
     "Settled",
     "Submitted",
+    "Suspended",
     "TailReturned",
     "Terminated",
     "Ticked",
@@ -64,6 +67,20 @@ class TailReturned(NamedTuple):
     tails: Mapping[int, int]
 
 
+class Suspended(NamedTuple):
+    """The running task of a chunk waits, and its worker runs others; the rest was given back."""
+
+    chunk: int
+    #: Tasks given back: all but the one that waits.
+    tail: int
+
+
+class Resumed(NamedTuple):
+    """The task of a suspended chunk runs again."""
+
+    chunk: int
+
+
 class Ticked(NamedTuple):
     """Time has passed; sent now and then while something runs."""
 
@@ -72,7 +89,15 @@ class Terminated(NamedTuple):
     """End everything: cancel what waits, interrupt what runs."""
 
 
-Event = Submitted | Progressed | TailReturned | Ticked | Terminated
+class Cancelled(NamedTuple):
+    """End these programs only, and with them all that take results from them."""
+
+    programs: Sequence[Program]
+
+
+Event = (
+    Submitted | Progressed | TailReturned | Suspended | Resumed | Ticked | Cancelled | Terminated
+)
 
 
 class SendChunk(NamedTuple):
@@ -88,10 +113,10 @@ class RecallTail(NamedTuple):
 
 
 class Interrupted(NamedTuple):
-    """Tell a worker to give up these chunks."""
+    """Tell a worker to give up tasks: chunk -> positions, None for all that is left of it."""
 
     rank: int
-    chunks: list[int]
+    chunks: dict[int, list[int] | None]
 
 
 class Settled(NamedTuple):

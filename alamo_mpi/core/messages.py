@@ -14,9 +14,18 @@ message                 from        to          received by
 `Fetch`                 any         worker      ``Worker.dispatch`` (answered at once by `Value`)
 `Value`                 worker      any         ``Worker.dispatch``, ``Manager.dispatch``
 `Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
+`Suspend`, `Resume`     worker      manager     ``Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
 `Wake`                  any         any         both; to have received it is all there is to it
+`Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
+`Leave`, `Submit`,
+`Drop`
+`Answer`, `Ended`,      manager     client      ``runtime.remote.RemoteService.dispatch``, by way of
+`Over`                                          the ``Worker.dispatch`` of the address's rank
 ======================  ==========  ==========  ====================================================
+
+*Addresses.*  A client that is not on rank 0 is known by its process, (rank, connection), where
+connection 0 is the rank itself, and by a key that its process counts.
 
 *Payloads.*  What a user passes or returns travels in one of three shapes, told apart by type:
 an *atom* (``None``, ``bool``, ``int``, ``float``, ``complex``, ``str``; a tuple of atoms for an
@@ -32,23 +41,36 @@ __all__ = [
     "INTERRUPTED",
     "KINDS",
     "OWN",
+    "Address",
+    "Answer",
+    "Ask",
     "Configure",
+    "Drop",
+    "Ended",
     "Failure",
     "Fetch",
     "Forget",
     "Interrupt",
+    "Leave",
+    "Over",
     "Progress",
     "Recall",
+    "Register",
+    "Resume",
     "Returned",
     "Run",
     "Stop",
     "Stopped",
+    "Submit",
+    "Suspend",
     "Value",
     "Wake",
     "tag_of",
 ]
 
 Payload = Any
+#: Where a client is: its rank, and which of that rank's connections; 0 is the rank itself.
+Address = tuple[int, int]
 
 #: `Failure.root` of a task that failed itself, and of one that was interrupted from outside.
 OWN = -1
@@ -94,6 +116,8 @@ class Run(NamedTuple):
     uids: int | list[int]
     #: Whether to record when each task started and ended.
     record: bool
+    #: How deep its tasks are nested: 0 for what the main program has started.
+    depth: int
 
 
 class Recall(NamedTuple):
@@ -101,9 +125,12 @@ class Recall(NamedTuple):
 
 
 class Interrupt(NamedTuple):
-    """Give up the running task of one of these chunks, and drop their other tasks."""
+    """Give up tasks of these chunks, and give back all that were not started.
 
-    chunks: list[int]
+    chunk -> positions to be given up, None for all.
+    """
+
+    chunks: dict[int, list[int] | None]
 
 
 class Configure(NamedTuple):
@@ -176,6 +203,123 @@ class Returned(NamedTuple):
     tails: dict[int, int]
 
 
+class Suspend(NamedTuple):
+    """The running task of a chunk waits; the ``tail`` tasks behind it will not be run."""
+
+    chunk: int
+    tail: int
+
+
+class Resume(NamedTuple):
+    """The task of a suspended chunk runs again."""
+
+    chunk: int
+
+
+class Ask(NamedTuple):
+    """Ask the manager for something that has an answer."""
+
+    address: Address
+    #: Counted by the asking process.
+    number: int
+    #: "open", "join", "terminate" or "records".
+    what: str
+    #: Number of the batch; for "open", 0.
+    batch: int
+    details: tuple[Any, ...]
+
+
+class Answer(NamedTuple):
+    """The answer to `Ask`."""
+
+    address: Address
+    number: int
+    #: Name and text of the exception to be raised, None if all is well.
+    error: tuple[str, str] | None
+    value: Any
+
+
+class Register(NamedTuple):
+    """A copy of a batch has come into being."""
+
+    address: Address
+    batch: int
+    key: int
+
+
+class Leave(NamedTuple):
+    """A client submits nothing more."""
+
+    address: Address
+    batch: int
+    key: int
+    #: Nobody holds it any more though it was never closed: what it left unfinished is cancelled.
+    dropped: bool
+    #: Whether it was pickled, so that others may come to the batch yet.
+    shared: bool
+
+
+class Submit(NamedTuple):
+    """A client starts tasks."""
+
+    address: Address
+    batch: int
+    key: int
+    #: Number of the start in the client's process.
+    number: int
+    depth: int
+    #: Function of each task by the client's numbers: one for all, or a list.
+    kinds: int | list[int]
+    uids: int | list[int]
+    names: str | list[str]
+    #: Argument list of each task, as payloads; blobs by the client's numbers.
+    arguments: list[Payload]
+    #: Functions that this client's process has not sent before: number -> pickle.
+    definitions: dict[int, bytes]
+    #: Blobs among the arguments: number -> buffer.
+    blobs: dict[int, Any]
+    #: Task -> blobs that it needs.
+    uses: dict[int, list[int]]
+    #: Task -> [(argument index, number of the start, -1 for this one, task there)].
+    inputs: dict[int, list[tuple[int, int, int]]]
+    #: ntasks, indegree, succ_start, succ and hazard of the graph as bytes; None without edges.
+    graph: tuple[int, bytes, bytes, bytes, bytes] | None
+
+
+class Drop(NamedTuple):
+    """Nobody holds these starts of the client's process any more."""
+
+    address: Address
+    numbers: list[int]
+
+
+class Ended(NamedTuple):
+    """Tasks of one start are final."""
+
+    address: Address
+    number: int
+    #: Which tasks, with the state of each.
+    tasks: list[int]
+    states: bytes
+    #: Payload of each result; None if every result is None.
+    results: list[Payload] | None
+    #: Task -> (why it has no result, rank).
+    failures: dict[int, tuple[Failure, int]]
+    #: Task -> (rank, bytes), (rank, stdout, stderr), (start, task there), as in a `Submission`.
+    kept: dict[int, tuple[int, int]]
+    streams: dict[int, tuple[int, bytes | int, bytes | int]]
+    roots: dict[int, tuple[int, int]]
+    #: Whether these were the last.
+    finished: bool
+
+
+class Over(NamedTuple):
+    """A batch takes no more tasks of clients in this process."""
+
+    address: Address
+    batch: int
+
+
 #: Message class by tag, and back.  Only append: the order is the wire format.
 KINDS: tuple[type[Any], ...] = (
     Run,
@@ -190,6 +334,16 @@ KINDS: tuple[type[Any], ...] = (
     Progress,
     Returned,
     Wake,
+    Suspend,
+    Resume,
+    Ask,
+    Answer,
+    Register,
+    Leave,
+    Submit,
+    Drop,
+    Ended,
+    Over,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

@@ -10,7 +10,10 @@ from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.placement import ReadySet
 from alamo_mpi.core.states import State
 
-__all__ = ["Program"]
+__all__ = ["DEPTH_SHIFT", "Program"]
+
+#: Numbers of programs stay below ``1 << DEPTH_SHIFT``.
+DEPTH_SHIFT = 48
 
 _RAW = int(Hazard.RAW)
 
@@ -21,7 +24,7 @@ class Program:
     Parameters
     ----------
     pid
-        Number of the program; smaller numbers came first and are served first.
+        Number of the program; of one depth, smaller numbers came first and are served first.
     kinds
         Function id of each task, or one id when all tasks call the same function.
     ntasks
@@ -33,6 +36,8 @@ class Program:
         earlier.
     record
         Whether to keep when each task became ready.
+    depth
+        How many tasks deep its submitter is nested; deeper programs are served first.
 
     Notes
     -----
@@ -41,12 +46,15 @@ class Program:
     """
 
     __slots__ = (
+        "cancelled",
+        "depth",
         "doomed",
         "externals",
         "graph",
         "homes",
         "kinds",
         "ntasks",
+        "order",
         "owner",
         "pid",
         "queued",
@@ -68,8 +76,14 @@ class Program:
         externals: Sequence[tuple[int, Program, int]] = (),
         *,
         record: bool = False,
+        depth: int = 0,
     ) -> None:
         self.pid = pid
+        self.depth = depth
+        #: Smaller comes first; its low bits are the number.
+        self.order = pid - (depth << DEPTH_SHIFT)
+        #: Whether it was given up: what comes back of it from workers is not run.
+        self.cancelled = False
         self.kinds = kinds
         self.ntasks = ntasks
         if graph is None and externals:

@@ -9,8 +9,11 @@ them in order.  The rules:
    SKIPPED only when its last predecessor is final, so that whoever is ordered after it (WAR, WAW)
    stays ordered after its predecessors too.
 3. Join nodes pass completion and doom on at no cost; they are settled here and never sent.
-4. Programs are served in the order of submission; within one, by `placement`.
+4. Programs that deeper tasks have started come first, so that a tree of calls is walked depth
+   first; then the order of submission; within one, `placement`.
 5. Who gets the next chunk, and who is asked to give back what it has not started, `crew` says.
+6. The chunk of a task that waits is *suspended*: one task is left of it, and it takes no place on
+   its worker until that task runs again (resumed).
 
 ``Scheduler.check`` asserts the invariants; the tests call it after every event.
 """
@@ -24,22 +27,25 @@ from alamo_mpi.core.chunk import LONGEST_S, SHORTEST_S, Chunk
 from alamo_mpi.core.crew import Crew
 from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.events import (
+    Cancelled,
     Command,
     Event,
     Finished,
     Interrupted,
     Progressed,
     RecallTail,
+    Resumed,
     SendChunk,
     Settled,
     Submitted,
+    Suspended,
     TailReturned,
     Terminated,
     Unrun,
 )
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.invariants import check_programs
-from alamo_mpi.core.program import Program
+from alamo_mpi.core.program import DEPTH_SHIFT, Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import InternalError
 
@@ -52,6 +58,9 @@ _VALUE = int(Hazard.VALUE)
 _RUNNING = int(State.RUNNING)
 _DONE = int(State.DONE)
 _DONE_BYTE = bytes([State.DONE])
+_PID = (1 << DEPTH_SHIFT) - 1
+#: The function number under which functions travel that have none: says nothing of any of them.
+_UNNUMBERED = 0
 
 #: Results smaller than this do not tie their readers to the worker that holds them.
 _HEAVY_NBYTES = 1 << 16
@@ -73,7 +82,7 @@ class Scheduler:
         self._durations = durations if durations is not None else Durations()
         #: Programs with unfinished tasks, by number.
         self._programs: dict[int, Program] = {}
-        #: Heap of the numbers of programs that have ready tasks.
+        #: Heap of the places (`Program.order`) of programs that have ready tasks.
         self._queue: list[int] = []
         #: Number of ready tasks in all programs.
         self._nready = 0
@@ -115,6 +124,12 @@ class Scheduler:
             self._submitted(event.program)
         elif isinstance(event, TailReturned):
             self._tail_returned(event)
+        elif isinstance(event, Suspended):
+            self._suspended(event)
+        elif isinstance(event, Resumed):
+            self._crew.resumed(self._chunk(event.chunk, event), now)
+        elif isinstance(event, Cancelled):
+            self._cancel_programs(event.programs)
         elif isinstance(event, Terminated):
             self._terminate()
         for program in self._ended:
@@ -156,7 +171,7 @@ class Scheduler:
                 program.doomed.setdefault(index, root)
         if not program.ntasks:
             self._ended.append(program)
-        elif self._terminated:
+        elif self._terminated or program.cancelled:
             self._cancel(program)
         elif program.graph is not None:
             waiting, states = program.waiting, program.states
@@ -167,8 +182,8 @@ class Scheduler:
         self._enqueue(program)
 
     def _progressed(self, event: Progressed) -> None:
-        chunk = self._chunks.get(event.chunk)
-        if chunk is None or event.ended > chunk.size - chunk.done:
+        chunk = self._chunk(event.chunk, event)
+        if event.ended > chunk.size - chunk.done:
             raise InternalError(f"{event} does not fit the chunks on the workers: {self._chunks}")
         for kind, (count, seconds) in event.seconds.items():
             self._durations.observe(kind, count, seconds)
@@ -189,21 +204,57 @@ class Scheduler:
             chunk = self._chunks.get(number)
             if chunk is None or chunk.rank != event.rank or count > chunk.size - chunk.done:
                 raise InternalError(f"{event} does not fit the chunks: {self._chunks}")
-            for program, indices in chunk.cut_tail(count):
-                for index in indices:
-                    self._take_back(program, index)
+            self._take_back_tail(chunk, count)
             if chunk.done == chunk.size:
                 self._end_chunk(chunk)
         self._crew.answered(event.rank, self._now)
 
+    def _suspended(self, event: Suspended) -> None:
+        chunk = self._chunk(event.chunk, event)
+        if event.tail != chunk.size - chunk.done - 1:
+            raise InternalError(f"{event} does not fit the chunks on the workers: {self._chunks}")
+        self._take_back_tail(chunk, event.tail)
+        program, index = chunk.at(chunk.done)
+        if program.kind(index) != _UNNUMBERED:
+            self._durations.note_waiting(program.kind(index))
+        self._crew.suspended(chunk)
+
+    def _chunk(self, number: int, event: Event) -> Chunk:
+        chunk = self._chunks.get(number)
+        if chunk is None:
+            raise InternalError(f"{event} does not fit the chunks on the workers: {self._chunks}")
+        return chunk
+
     def _terminate(self) -> None:
         self._terminated = True
-        for worker in self._crew.workers.values():
-            if worker.chunks:
-                numbers = [chunk.number for chunk in worker.chunks]
-                self._commands.append(Interrupted(worker.rank, numbers))
+        self._interrupt({number: None for number in self._chunks})
         for program in self._programs.values():
             self._cancel(program)
+
+    def _cancel_programs(self, programs: Sequence[Program]) -> None:
+        programs = [program for program in programs if program.pid in self._programs]
+        for program in programs:
+            program.cancelled = True
+        found: dict[int, list[int] | None] = {}
+        for chunk in self._chunks.values():
+            positions = [
+                chunk.done + offset + at
+                for program, indices, offset in chunk.span(chunk.done, chunk.size)
+                if program.cancelled
+                for at in range(len(indices))
+            ]
+            if positions:
+                found[chunk.number] = positions
+        self._interrupt(found)
+        for program in programs:
+            self._cancel(program)
+
+    def _interrupt(self, positions: dict[int, list[int] | None]) -> None:
+        """Have tasks of these chunks given up, each worker by one command."""
+        by_rank: dict[int, dict[int, list[int] | None]] = {}
+        for number, which in positions.items():
+            by_rank.setdefault(self._chunks[number].rank, {})[number] = which
+        self._commands += [Interrupted(rank, chunks) for rank, chunks in by_rank.items()]
 
     # States -----------------------------------------------------------------------------------
 
@@ -306,10 +357,15 @@ class Scheduler:
         if not program.queued:
             self._enqueue(program)
 
+    def _take_back_tail(self, chunk: Chunk, count: int) -> None:
+        for program, indices in chunk.cut_tail(count):
+            for index in indices:
+                self._take_back(program, index)
+
     def _take_back(self, program: Program, index: int) -> None:
         """Put a task that was sent but not started where it stood before."""
         program.states[index] = _WAITING
-        if self._terminated:
+        if self._terminated or program.cancelled:
             self._cancel_one(program, index)
         elif not (program.waiting and program.waiting[index]):
             self._open(program, index)
@@ -347,12 +403,12 @@ class Scheduler:
     def _enqueue(self, program: Program) -> None:
         if program.ready.count and not program.queued:
             program.queued = True
-            heapq.heappush(self._queue, program.pid)
+            heapq.heappush(self._queue, program.order)
 
     def _head(self) -> Program | None:
         """Return the first program with ready tasks."""
         while self._queue:
-            program = self._programs.get(self._queue[0])
+            program = self._programs.get(self._queue[0] & _PID)
             if program is not None and program.ready.count:
                 return program
             heapq.heappop(self._queue)

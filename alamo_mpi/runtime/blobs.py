@@ -48,9 +48,16 @@ class Blob:
 
 
 class BlobTable:
-    """All blobs of one program."""
+    """All blobs of one program.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    idle_nbytes
+        Unused blobs are kept up to this many bytes.
+    """
+
+    def __init__(self, idle_nbytes: int = IDLE_NBYTES) -> None:
+        self._most_idle_nbytes = idle_nbytes
         self._blobs: dict[int, Blob] = {}
         self._places: dict[tuple[int, int], Blob] = {}
         #: Unused blobs, the longest unused first.
@@ -105,6 +112,16 @@ class BlobTable:
             blob.users += 1
             return blob.number
 
+    def adopt(self, data: bytearray, users: int) -> int:
+        """Return the number of a new blob that came by message, with so many users."""
+        with self._lock:
+            # No address is negative, so nothing in memory is taken for it.
+            blob = Blob(self._next, (-1, self._next), data)
+            self._next += 1
+            self._blobs[blob.number] = blob
+            blob.users = users
+            return blob.number
+
     def release(self, number: int) -> list[Blob]:
         """Note that a task that needed it is final; return the blobs to be forgotten."""
         with self._lock:
@@ -117,7 +134,7 @@ class BlobTable:
         self._idle[blob.number] = blob
         self._idle_nbytes += len(blob.data)
         dropped = []
-        while self._idle_nbytes > IDLE_NBYTES:
+        while self._idle_nbytes > self._most_idle_nbytes:
             number, old = self._idle.popitem(last=False)
             self._idle_nbytes -= len(old.data)
             del self._blobs[number]

@@ -19,6 +19,7 @@ from alamo_mpi.core.table import Entry
 from alamo_mpi.errors import DDictTimeoutError
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.pool import Pool
+from alamo_mpi.runtime.turn import PATIENCE_S, released, seat
 from alamo_mpi.runtime.values import dump_value, encode
 
 __all__ = ["DictClient", "Placement", "equal"]
@@ -114,15 +115,17 @@ class DictClient:
     ) -> Record:
         """Return the key's value when it is there and accepted.
 
+        A task that waits lets its worker run others: one of them may be the one that writes.
+
         Raises
         ------
         DDictTimeoutError
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         data, key_hash = encoded
-        backoff = Backoff()
         while True:
-            record = self.table.get(key_hash, data)
+            entry = self.table.find(key_hash, data)
+            record = None if entry is None else entry.record
             if record is not None and accept(record):
                 return record
             if deadline is not None and time.monotonic() >= deadline:
@@ -130,8 +133,32 @@ class DictClient:
                 raise DDictTimeoutError(
                     f"Key {key!r} {state} after {timeout} s.", rank=self.pool.rank
                 )
+            known = 0 if entry is None else entry.pointer
+            self._wait_for_change(encoded, known, deadline)
+
+    def _wait_for_change(self, encoded: Encoded, known: int, deadline: float | None) -> None:
+        """Wait until a key's pointer word is not `known`, 0 if it is missing, or it is too late."""
+        data, key_hash = encoded
+        backoff = Backoff()
+
+        def changed() -> bool:
+            entry = self.table.find(key_hash, data)
+            if known != (0 if entry is None else entry.pointer):
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return True
             self.pool.window.progress()
             backoff.pause(1e-3)
+            return False
+
+        while backoff.waited_s < PATIENCE_S:
+            if changed():
+                return
+        place = seat()
+        with released():
+            while not changed():
+                if place is not None:
+                    place.check()
 
 
 def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:

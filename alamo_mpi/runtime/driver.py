@@ -42,7 +42,6 @@ class Driver:
         self._stopping = False
         self._drivers = 0
         self._count_lock = threading.Lock()
-        self._task_lock = threading.Lock()
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self.last_turn = 0.0
@@ -57,14 +56,6 @@ class Driver:
         finally:
             with self._count_lock:
                 self._drivers -= 1
-
-    def take_task(self) -> bool:
-        """Try to become the thread that runs tasks in a world of one rank."""
-        return self._task_lock.acquire(blocking=False)
-
-    def give_task(self) -> None:
-        """End what `take_task` began."""
-        self._task_lock.release()
 
     def check(self) -> None:
         """Raise what has ended the thread, if anything has."""

@@ -11,7 +11,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
@@ -20,18 +20,16 @@ from alamo_mpi.runtime.cow import SharedBuffers
 from alamo_mpi.runtime.failures import describe
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK
 from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, private, unpack
-from alamo_mpi.runtime.report import Report
+from alamo_mpi.runtime.report import Pause, Report
+from alamo_mpi.runtime.runners import Guard, Interruption
+from alamo_mpi.runtime.turn import Turn
 
-__all__ = ["Executor", "Interruption", "Kept", "Work"]
+__all__ = ["Executor", "Kept", "Work"]
 
 #: A result or output up to this many bytes travels with the report; a larger one stays here.
 RIDES_NBYTES = 1 << 16
 
 _NOTHING = (b"", b"")
-
-
-class Interruption(BaseException):
-    """Raised inside a task that is to be given up, at its next bytecode."""
 
 
 class Output(Protocol):
@@ -51,16 +49,42 @@ class Work:
     `deque` is atomic, so every position is taken exactly once.
     """
 
-    __slots__ = ("given_up", "remote", "run", "todo")
+    __slots__ = (
+        "at_end",
+        "given_up",
+        "guard",
+        "in_task",
+        "pause",
+        "position",
+        "printed",
+        "remote",
+        "run",
+        "thread",
+        "todo",
+    )
 
     def __init__(self, run: Run, remote: Sequence[int] = ()) -> None:
         self.run = run
         #: Tasks whose results come from other workers.
         self.remote = remote
-        #: Set before the interrupting signal is sent, looked at after ``in_task`` is set: a task
-        #: that is just about to start gets either the one or the other.
-        self.given_up = False
+        #: Positions to be interrupted.  Set before the interrupting signal is sent, looked at
+        #: after ``in_task`` is set: a task that is just about to start gets either the one or the
+        #: other.
+        self.given_up: Container[int] = ()
         self.todo = deque(range(len(run.arguments)))
+        #: What is to be called after the running task.
+        self.at_end: list[Callable[[], None]] = []
+        #: The task that runs, or waits.
+        self.position = -1
+        #: Whether user code runs: only then an interruption may be raised.
+        self.in_task = False
+        #: What the running task wrote before it waited.
+        self.printed: tuple[bytes, bytes] | None = None
+        #: What the report knew of the running task when it began to wait.
+        self.pause: Pause | None = None
+        #: The thread that runs it, and what aims interruptions at it, on a runner.
+        self.thread = 0
+        self.guard: Guard | None = None
 
     def give_back(self) -> int:
         """Take away every position not started; return their number."""
@@ -100,10 +124,12 @@ class Kept:
 
 
 class Executor:
-    """Runs chunks on one thread.
+    """Runs chunks, on whichever thread has the turn.
 
     Parameters
     ----------
+    turn
+        Whose turn it is to run user code.
     report
         Where ends of tasks go.
     output
@@ -117,16 +143,16 @@ class Executor:
         Outputs that stay here.
     buffers : SharedBuffers
         Shared arguments that were sent here.
-    in_task : bool
-        Whether user code runs: only then an interruption may be raised.
     """
 
     def __init__(
         self,
+        turn: Turn,
         report: Report,
         output: Output,
         fetch: Callable[[int, dict[int, tuple[Any] | int]], Any],
     ) -> None:
+        self._turn = turn
         self._report = report
         self._output = output
         self._fetch = fetch
@@ -134,9 +160,9 @@ class Executor:
         self._definitions: dict[int, bytes] = {}
         self.kept = Kept()
         self.buffers = SharedBuffers()
-        self.in_task = False
-        #: Seconds spent in chunks.
+        #: Seconds spent in chunks, waits aside.
         self.busy_s = 0.0
+        self._busy_since = 0.0
 
     def define(self, definitions: dict[int, bytes]) -> None:
         """Take in functions; they are unpickled when the first task needs them."""
@@ -145,25 +171,36 @@ class Executor:
     @contextlib.contextmanager
     def capturing(self) -> Iterator[None]:
         """Capture what tasks write; once for as many chunks as follow each other."""
-        started = time.perf_counter()
-        self._output.begin()
+        self._begin_output()
         try:
             yield
         finally:
-            self._output.end()
-            self.busy_s += time.perf_counter() - started
+            self._end_output()
+
+    def _begin_output(self) -> None:
+        self._busy_since = time.perf_counter()
+        self._output.begin()
+
+    def _end_output(self) -> None:
+        self._output.end()
+        self.busy_s += time.perf_counter() - self._busy_since
 
     def run(self, work: Work) -> None:
         """Run what is left to do of a chunk, inside `capturing`; returns when nothing is."""
         run, next_position, report = work.run, work.todo.popleft, self._report
         take, needs, special = self._output.take, run.needs, bool(run.inputs or run.keeps)
+        turn, guard = self._turn, work.guard
         report.begin(run.chunk, run.record)
         kinds, arguments = run.functions, run.arguments
         failed: dict[int, int] = {}
         kind, function = -1, None
         while True:
+            while work.at_end:
+                work.at_end.pop()()
+            if turn.returning:
+                self._pass_on(work, kind)
             try:
-                position = next_position()
+                position = work.position = next_position()
             except IndexError:
                 return
             if needs and position in needs:
@@ -186,25 +223,82 @@ class Executor:
                 call = function
                 if call is None:
                     call, *values = values
-                self.in_task = True
-                if work.given_up:
+                work.in_task = True
+                if position in work.given_up:
                     raise Interruption
-                result = call(*values)
-                self.in_task = False
+                result = call(*values) if guard is None else guard.call(call, values, work)
+                work.in_task = False
             except BaseException as error:
-                self.in_task = False
+                work.in_task = False
                 failed[position] = position
-                self._failed(error, run, position)
+                self._failed(error, work, position)
                 continue
             finally:
                 payload = values = call = None
             output = take()
+            if work.printed is not None:
+                output = _joined(work, output)
             if type(result) in ATOMS and output == _NOTHING and not special:
                 report.add(result)
             else:
                 if not self._done(result, output, run, position):
                     failed[position] = position
                 result = None
+
+    def _pass_on(self, work: Work, kind: int) -> None:
+        """Let tasks go on that have waited, between two tasks of a chunk."""
+        self._end_output()
+        try:
+            self._turn.pass_on()
+        finally:
+            self._begin_output()
+            self._report.begin(work.run.chunk, work.run.record)
+            self._report.turn_to(kind)
+
+    def part(self, work: Work, say: Callable[[], None]) -> None:
+        """Take the running task off its turn, as it waits.
+
+        Parameters
+        ----------
+        say
+            Called once all that has ended before is reported.
+        """
+        if work.guard is not None:
+            work.guard.leave()
+        work.in_task = False
+        output = self._output.take()
+        if output != _NOTHING or work.printed is not None:
+            work.printed = _joined(work, output)
+        work.pause = self._report.pause()
+        say()
+        self._end_output()
+        self._turn.give()
+
+    def regain(self, work: Work, say: Callable[[], None]) -> None:
+        """Let the task go on after its wait: with the turn, output and report as they were.
+
+        Parameters
+        ----------
+        say
+            Called once it has the turn.
+
+        Raises
+        ------
+        Interruption
+            If the task was given up meanwhile.
+        """
+        try:
+            self._turn.take_again()
+        finally:
+            self._begin_output()
+            assert work.pause is not None
+            self._report.resume(work.run.chunk, work.run.record, work.pause)
+            say()
+            work.in_task = True
+            if work.guard is not None:
+                work.guard.enter()
+        if work.position in work.given_up:
+            raise Interruption
 
     def _load(self, kind: int) -> Callable[..., Any]:
         function: Callable[..., Any] = loads(self._definitions[kind])
@@ -240,11 +334,14 @@ class Executor:
         self._report.add_more(None if kept else payload, None, kept, self._streams(output, uid))
         return True
 
-    def _failed(self, error: BaseException, run: Run, position: int) -> None:
-        failure = describe(error)
+    def _failed(self, error: BaseException, work: Work, position: int) -> None:
+        failure = describe(error, 1 if work.guard is None else 2)
         if isinstance(error, Interruption):
             failure = failure._replace(pickled=None, root=INTERRUPTED)
-        streams = self._streams(self._output.take(), _uid(run, position))
+        output = self._output.take()
+        if work.printed is not None:
+            output = _joined(work, output)
+        streams = self._streams(output, _uid(work.run, position))
         self._report.add_more(None, failure, 0, streams)
 
     def _streams(
@@ -260,6 +357,12 @@ class Executor:
             return data
         self.kept.put(uid, what, data)
         return len(data)
+
+
+def _joined(work: Work, output: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return what a task wrote before and after it waited."""
+    before, work.printed = work.printed or _NOTHING, None
+    return before[0] + output[0], before[1] + output[1]
 
 
 def _uid(run: Run, position: int) -> int:

@@ -14,6 +14,7 @@ So a hundred thousand lambdas, one a task, leave nothing behind.
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -48,6 +49,7 @@ class FunctionTable:
     def __init__(self) -> None:
         self.definitions: list[bytes] = [b""]
         self._numbers: dict[bytes, int] = {}
+        self._defining = threading.Lock()
         #: By id of the function.
         self._seen: dict[int, _Seen] = {}
 
@@ -85,12 +87,16 @@ class FunctionTable:
         return number
 
     def _define(self, function: Any) -> int:
-        pickled = dumps(function)
-        number = self._numbers.get(pickled)
-        if number is None:
-            number = self._numbers[pickled] = len(self.definitions)
-            self.definitions.append(pickled)
-        return number
+        return self.adopt(dumps(function))
+
+    def adopt(self, pickled: bytes) -> int:
+        """Return the number of a function that was pickled elsewhere; on any thread."""
+        with self._defining:
+            number = self._numbers.get(pickled)
+            if number is None:
+                number = self._numbers[pickled] = len(self.definitions)
+                self.definitions.append(pickled)
+            return number
 
 
 class _Seen:

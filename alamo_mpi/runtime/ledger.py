@@ -14,6 +14,7 @@ from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import State
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.callbacks import CallbackQueue
+from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch
 from alamo_mpi.runtime.submission import Submission
 
@@ -37,6 +38,8 @@ class Ledger:
         Gives the value of a task that is done, for its callback.
     on_over
         Called when a submission of a batch is over.
+    relay
+        Tells clients on other ranks of the ends of their tasks.
 
     Attributes
     ----------
@@ -53,10 +56,12 @@ class Ledger:
         lock: contextlib.AbstractContextManager[object],
         value_of: Callable[[Submission, int], Any],
         on_over: Callable[[LiveBatch], None],
+        relay: Relay,
     ) -> None:
         self._send = send
         self._blobs = blobs
         self._on_over = on_over
+        self._relay = relay
         self.submissions: dict[int, Submission] = {}
         self.callbacks = CallbackQueue(lock, value_of, self._over)
         self._live_of: dict[int, LiveBatch] = {}
@@ -97,6 +102,8 @@ class Ledger:
             for index in indices:
                 self._free_inputs(submission, index)
         submission.drop_arguments(indices)
+        if submission.origin is not None:
+            self._relay.ended(submission, indices)
         if submission.callbacks:
             for index in indices:
                 if index in submission.callbacks:
@@ -111,6 +118,8 @@ class Ledger:
         if live.recorder is not None:
             live.recorder.not_run(submission, index)
         self._free_inputs(submission, index)
+        if submission.origin is not None:
+            self._relay.ended(submission, (index,))
         if index in submission.callbacks:
             self.callbacks.settled(submission, index)
 
@@ -118,6 +127,8 @@ class Ledger:
         """Note that every task of a program is final."""
         submission = self.submissions[program.pid]
         submission.complete = True
+        if submission.origin is not None:
+            self._relay.finished(submission)
         self.callbacks.finished(submission)
         if submission.over:
             self._over(submission)

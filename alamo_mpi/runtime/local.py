@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from alamo_mpi.runtime.backoff import longest_nap_s
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.worker import Worker
 
@@ -66,4 +67,4 @@ def local_worker(
 ) -> tuple[Worker, LocalOutput]:
     """Return a worker for this process, and what captures its tasks' output."""
     output = LocalOutput()
-    return Worker(0, send, poll, lambda: False, output), output
+    return Worker(0, send, poll, lambda: False, output, longest_nap_s(True)), output

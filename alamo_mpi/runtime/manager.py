@@ -8,12 +8,12 @@ lock; callbacks, and the tasks of a world of one rank, run outside of it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from alamo_mpi.core.events import (
@@ -24,14 +24,16 @@ from alamo_mpi.core.events import (
     Interrupted,
     Progressed,
     RecallTail,
+    Resumed,
     SendChunk,
     Settled,
     Submitted,
+    Suspended,
     TailReturned,
-    Terminated,
     Ticked,
     Unrun,
 )
+from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
     INTERRUPTED,
     Configure,
@@ -39,29 +41,36 @@ from alamo_mpi.core.messages import (
     Interrupt,
     Progress,
     Recall,
+    Resume,
     Returned,
     Stop,
     Stopped,
+    Suspend,
     Value,
     Wake,
 )
+from alamo_mpi.core.record import TaskRecord
 from alamo_mpi.core.states import State
-from alamo_mpi.errors import InternalError
+from alamo_mpi.errors import InternalError, TaskStateError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime import pool
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
+from alamo_mpi.runtime.desk import Client, Desk, Tables
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
+from alamo_mpi.runtime.lives import Lives
 from alamo_mpi.runtime.local import LocalOutput, local_worker
 from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
-from alamo_mpi.runtime.recorder import Recorder
+from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch, Roster
+from alamo_mpi.runtime.service import BatchState
 from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.turn import released, seat
 from alamo_mpi.runtime.worker import Worker
 
 __all__ = ["Manager"]
@@ -72,6 +81,11 @@ logger = logging.getLogger(__name__)
 _TICK_S = 1e-3
 #: Seconds that `terminate` waits for running tasks to give up.
 _TERMINATE_S = 2.0
+#: After this long without work, `await_end` names the clients that it waits for.
+_NAME_CLIENTS_S = 5.0
+
+#: Ids of tasks, counted on through all sessions of this process; other ranks count from theirs.
+_uids = itertools.count()
 
 
 class Manager:
@@ -80,7 +94,7 @@ class Manager:
     Parameters
     ----------
     world
-        The ranks; this is rank 0.  The others run `runtime.worker.serve`.
+        The ranks; this is rank 0.  The others run `runtime.serving.serve`.
 
     Attributes
     ----------
@@ -90,6 +104,12 @@ class Manager:
         The live batches.
     outcomes : Outcomes
         Gives clients what came back of their tasks.
+    lives : Lives
+        How batches begin and end.
+    desk : Desk
+        Serves the clients on other ranks.
+    uids : iterator of int
+        Ids for tasks.
     """
 
     def __init__(self, world: World) -> None:
@@ -108,14 +128,19 @@ class Manager:
             lambda number: bytearray(blobs[number].data),
             world.hosts,
         )
+        self.uids: Iterator[int] = _uids
+        self._relay = Relay(self._send)
+        self.lives = Lives(self.roster, self._send, self._handle, world.hosts)
         self._ledger = Ledger(
-            self._send, blobs, self.lock, self.outcomes.value, self._release_if_over
+            self._send, blobs, self.lock, self.outcomes.value, self.lives.release, self._relay
         )
+        tables = Tables(functions, blobs, self.preparer)
+        self.desk = Desk(self._send, self.roster, self.lives, tables, self)
+        self.lives.desk = self.desk
         self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
         self._fetches: dict[tuple[int, str], list[tuple[Any] | None]] = {}
         self._search_path: list[str] = []
-        self._abandoned: deque[LiveBatch] = deque()
         self._stopped: dict[int, float] = {}
         self._ticked = 0.0
         self._longest_nap_s = longest_nap_s(world.one_node)
@@ -123,7 +148,7 @@ class Manager:
         self._local: Worker | None = None
         self._output: LocalOutput | None = None
         if world.size == 1:
-            self._local, self._output = local_worker(self._transport.send, self.turn)
+            self._local, self._output = local_worker(self._transport.send, self._poll)
         self._driver = Driver(self.turn, self._is_busy)
 
     # For clients ------------------------------------------------------------------------------
@@ -138,35 +163,68 @@ class Manager:
         """Whether all ranks share memory."""
         return self._world.one_node
 
-    def open_batch(self, num_workers: int | None, log_level: int, *, record: bool) -> LiveBatch:
-        """Give workers to a new batch, and its log level to them; local.
+    def open_batch(
+        self, num_workers: int | None, log_level: int, *, record: bool
+    ) -> tuple[LiveBatch, Hashable]:
+        """Give workers to a new batch; return it and its first client.  Local.
 
         Raises
         ------
         WorkersBusyError
             If other batches hold every worker.
         """
-        recorder = Recorder(self.hosts) if record else None
         with self.lock:
-            self._end_abandoned()
-            live = self.roster.open(num_workers, recorder)
-            name = f"alamo_mpi.batch.{live.number}"
-            logging.getLogger(name).setLevel(log_level)
-            for rank in live.ranks:
-                self._send(rank, Configure(None, name, log_level))
-        return live
+            root = self.roster.of_rank(0) if seat() is not None else None
+            return self.lives.open(root, num_workers, log_level, record, PRIMARY), PRIMARY
+
+    def open_for(
+        self, rank: int, num_workers: int | None, log_level: int, record: bool, client: Client
+    ) -> LiveBatch:
+        """Open a batch for a client on a rank, under the lock; as `open_batch`.
+
+        One whose task belongs to a batch shares the workers of that.
+        """
+        root = self.roster.of_rank(rank)
+        return self.lives.open(root, num_workers, log_level, record, client)
+
+    def join_in(self, state: BatchState) -> tuple[LiveBatch, Hashable]:
+        """Become a further client of a batch.
+
+        Raises
+        ------
+        TaskStateError
+            If the batch has ended.
+        """
+        with self.lock:
+            live = self.roster.find(state[0])
+            if live is None:
+                raise TaskStateError("This Batch has ended; create a new one.")
+            client = live.lifecycle.register()
+        place = seat()
+        if place is not None:
+            place.at_end.append(lambda: self.close(live, client))
+        return live, client
+
+    def share(self, live: LiveBatch) -> BatchState:
+        """Return what to pickle of a batch; others may come to it from now on."""
+        live.shared = True
+        return live.number, live.num_workers, live.recorder is not None
 
     def submit(self, live: LiveBatch, submission: Submission) -> None:
         """Hand a submission to its batch's scheduler; local, returns at once."""
         with self.lock:
-            now = submission.submitted = time.perf_counter()
-            self._ledger.add(live, submission)
-            self._share_search_path(live)
-            self._handle(live, Submitted(submission.program))
+            self.enter(live, submission)
             # Starting many tasks must not keep the ends of earlier ones waiting.
-            if now - self._driver.last_turn > _TICK_S:
+            if submission.submitted - self._driver.last_turn > _TICK_S:
                 self._receive()
         self._driver.wake()
+
+    def enter(self, live: LiveBatch, submission: Submission) -> None:
+        """Hand a submission to its batch's scheduler, under the lock."""
+        submission.submitted = time.perf_counter()
+        self._ledger.add(live, submission)
+        self._share_search_path(live)
+        self._handle(live, Submitted(submission.program))
 
     def drive(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
         """Run the manager's loop on this thread until `done`; return whether it is.
@@ -178,11 +236,15 @@ class Manager:
         timeout
             Seconds; None waits as long as it takes.
         """
+        if done():
+            return True
+        place, backoff = seat(), Backoff()
         deadline = None if timeout is None else time.perf_counter() + timeout
-        backoff = Backoff()
-        with self._driver.replaced():
+        with released(), self._driver.replaced():
             while not done():
                 self._driver.check()
+                if place is not None:
+                    place.check()
                 if self.turn():
                     backoff.reset()
                     continue
@@ -220,11 +282,10 @@ class Manager:
         """Tell whether this thread runs a callback, of this submission if given."""
         return self._ledger.callbacks.inside(submission)
 
-    def close(self, live: LiveBatch, client: int) -> None:
+    def close(self, live: LiveBatch, client: Hashable) -> None:
         """Note that a client submits nothing more."""
         with self.lock:
-            live.lifecycle.close(client)
-            self._release_if_over(live)
+            self.lives.close(live, client)
 
     def terminate(self, live: LiveBatch) -> bool:
         """Cancel what waits, interrupt what runs; return whether all of it has ended.
@@ -234,12 +295,28 @@ class Manager:
         Waits up to two seconds for running tasks: one inside a long C call notices only after.
         """
         with self.lock:
-            self._terminate(live)
-        return self.drive(lambda: live.scheduler.running == 0, _TERMINATE_S)
+            self.lives.end(live)
+        return self.drive(lambda: not live.running, _TERMINATE_S)
 
-    def abandon(self, live: LiveBatch) -> None:
-        """Note that nobody holds the batch any more; only notes, as finalizers may."""
-        self._abandoned.append(live)
+    def await_end(self, live: LiveBatch, timeout: float) -> bool:
+        """Wait until a batch is over; return whether it is.
+
+        Names the clients that it waits for in the log, when there has been no work for a while.
+        """
+        if self.drive(lambda: live.over, min(timeout, _NAME_CLIENTS_S)):
+            return True
+        if timeout > _NAME_CLIENTS_S and not live.busy and not live.lifecycle.all_closed:
+            names = self.desk.named(live, self.hosts)
+            logger.warning("%s is done, but join() waits for %s to call close().", live, names)
+        return self.drive(lambda: live.over, max(timeout - _NAME_CLIENTS_S, 0.0))
+
+    def leave(self, live: LiveBatch, client: Hashable) -> None:
+        """Note that nobody holds a client any more; only notes, as finalizers may."""
+        self.lives.abandoned.append((live, client))
+
+    def records(self, live: LiveBatch) -> list[TaskRecord] | None:
+        """Return the record of a batch's tasks; None if it keeps none."""
+        return None if live.recorder is None else live.recorder.records
 
     def nbytes_sent(self, rank: int) -> int:
         """Return the bytes of all messages sent to a rank so far."""
@@ -251,14 +328,16 @@ class Manager:
         """Receive and handle what has arrived; return whether anything happened."""
         with self.lock:
             moved = self._receive()
-        if self._local is not None and self._local.has_work and self._driver.take_task():
-            try:
-                moved |= self._local.step()
-            finally:
-                self._driver.give_task()
+        # A thread that waits inside a task runs no other on its own stack: a runner does.
+        if self._local is not None and self._local.has_work and seat() is None:
+            moved |= self._local.step(block=False)
         while self._ledger.callbacks.due:
             moved |= self._ledger.callbacks.run()
         return moved
+
+    def _poll(self) -> bool:
+        with self.lock:
+            return self._receive()
 
     def _receive(self) -> bool:
         messages = self._transport.poll()
@@ -271,11 +350,13 @@ class Manager:
         return bool(messages)
 
     def _is_busy(self) -> bool:
-        return any(live.busy for live in self.roster.batches) or bool(self._abandoned)
+        if self.lives.abandoned or self.desk.clients:
+            return True
+        return any(live.busy for live in self.roster.batches)
 
     def _tick(self, now: float) -> None:
         self._ticked = now
-        self._end_abandoned()
+        self.lives.end_abandoned()
         self._ledger.free_unreachable()
         for live in self.roster.batches:
             if live.scheduler.running:
@@ -287,6 +368,10 @@ class Manager:
             self._handle(live, _progressed(message), message)
         elif isinstance(message, Returned):
             self._handle(self._batch_of(source), TailReturned(source, message.tails))
+        elif isinstance(message, Suspend):
+            self._handle(self._batch_of(source), Suspended(message.chunk, message.tail))
+        elif isinstance(message, Resume):
+            self._handle(self._batch_of(source), Resumed(message.chunk))
         elif isinstance(message, Value):
             self._fetches.pop(message.key).append(message.payload)
         elif isinstance(message, Stopped):
@@ -295,7 +380,7 @@ class Manager:
             pass  # it has made this rank look, which is all it is for
         elif self._local is not None:
             self._local.dispatch(source, message)
-        else:
+        elif not self.desk.dispatch(message):
             raise InternalError(f"the manager cannot handle {message} from rank {source}")
 
     def _batch_of(self, rank: int) -> LiveBatch:
@@ -307,13 +392,14 @@ class Manager:
     def _handle(self, live: LiveBatch, event: Event, message: Progress | None = None) -> None:
         for command in live.scheduler.handle(event, time.perf_counter()):
             self._perform(live, command, message)
+        self._relay.flush()
         if not live.submissions:
             # The last that a closed batch waits for may be the answer to a recall.
-            self._release_if_over(live)
+            self.lives.release(live.root)
 
     def _perform(self, live: LiveBatch, command: Command, message: Progress | None) -> None:
         if isinstance(command, SendChunk):
-            run = self._composer.run(command.chunk, record=live.recorder is not None)
+            run = self._composer.run(command.chunk, record=live.root.recording)
             self._send(command.chunk.rank, run)
         elif isinstance(command, Settled):
             assert message is not None
@@ -327,35 +413,6 @@ class Manager:
         elif isinstance(command, Interrupted):
             self._send(command.rank, Interrupt(command.chunks))
 
-    # Ends of batches --------------------------------------------------------------------------
-
-    def _release_if_over(self, live: LiveBatch) -> None:
-        ended = live.lifecycle.all_closed or live.lifecycle.terminated
-        if ended and not live.busy:
-            self.roster.release(live)
-
-    def _terminate(self, live: LiveBatch) -> None:
-        if not live.lifecycle.terminated:
-            live.lifecycle.terminated = True
-            self._handle(live, Terminated())
-        self._release_if_over(live)
-
-    def _end_abandoned(self) -> None:
-        while self._abandoned:
-            live = self._abandoned.popleft()
-            if not live.released:
-                self._warn_unclosed(live, "was dropped")
-                self._terminate(live)
-
-    def _warn_unclosed(self, live: LiveBatch, how: str) -> None:
-        logger.warning(
-            "%s %s without close() and join(): it is ended now, and %d unfinished tasks are "
-            "cancelled. Use `with Batch() as batch:`, or call close() and join().",
-            live,
-            how,
-            live.scheduler.unfinished,
-        )
-
     # End of the program -----------------------------------------------------------------------
 
     def kill(self) -> None:
@@ -363,8 +420,7 @@ class Manager:
         with self.lock:
             self._killed = True
             for live in self.roster.batches:
-                live.lifecycle.terminated = True
-                self._handle(live, Terminated())
+                self.lives.end(live)
             self._stop_workers()
 
     def shutdown(self, grace_s: float) -> bool:
@@ -383,14 +439,10 @@ class Manager:
         deadline = time.perf_counter() + grace_s
         if not self._killed:
             with self.lock:
-                self._end_abandoned()
+                self.lives.end_abandoned()
                 live_batches = self.roster.batches
                 for live in live_batches:
-                    if not live.lifecycle.all_closed:
-                        self._warn_unclosed(live, "was left at the end of the program")
-                    elif live.busy:
-                        self._warn_unclosed(live, "was closed but not joined; it ended")
-                    self._terminate(live)
+                    self.lives.end_unclosed(live)
             self.drive(lambda: not any(live.scheduler.running for live in live_batches), grace_s)
             with self.lock:
                 self._stop_workers()

@@ -6,6 +6,7 @@ name, before anything runs, and what the user changes afterwards does not reach 
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import threading
 from collections import Counter
@@ -19,6 +20,7 @@ from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK, FunctionTable, name_of
 from alamo_mpi.runtime.packing import is_atomic, pack
 from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.turn import seat
 
 __all__ = ["Calls", "Preparer"]
 
@@ -50,7 +52,7 @@ class Preparer:
         self.lock = threading.RLock()
         self._functions = functions
         self._blobs = blobs
-        self._started = 0
+        self._started = itertools.count()
 
     def submission(
         self,
@@ -96,8 +98,16 @@ class Preparer:
         alike: int | list[int] = kinds
         if kinds and kinds.count(kinds[0]) == len(kinds):
             alike = kinds[0]
-        program = Program(self._started, alike, len(kinds), graph, externals, record=record)
-        self._started += 1
+        place = seat()
+        program = Program(
+            self.next_program(),
+            alike,
+            len(kinds),
+            graph,
+            externals,
+            record=record,
+            depth=0 if place is None else place.depth,
+        )
         submission = Submission(program, _compact(calls.uids), names, arguments)
         submission.blobs = blobs
         for index, entries in inputs.items():
@@ -108,6 +118,10 @@ class Preparer:
                 for at, source, index_there in entries
             ]
         return submission
+
+    def next_program(self) -> int:
+        """Return the number for another program; on any thread."""
+        return next(self._started)
 
     def _number(self, calls: Calls) -> tuple[list[int], list[str]]:
         """Return the number and the name of each task's function."""

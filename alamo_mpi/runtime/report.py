@@ -5,20 +5,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from alamo_mpi.core.messages import Failure, Progress
 
-__all__ = ["Report"]
+__all__ = ["Pause", "Report"]
 
 #: An ended task is reported after this long at the latest.
 LATEST_S = 1e-3
 
 
+class Pause(NamedTuple):
+    """What is known of a task that waits: when it started, and what it has used of its turn."""
+
+    kind: int
+    started: float
+    spent: float
+
+
 class Report:
     """Gather the ends of tasks of one chunk after the other; send them as few `Progress` messages.
 
-    The main thread adds; the main thread or the service thread flushes, whichever is first after
+    The thread that runs tasks adds; that or the service thread flushes, whichever is first after
     `LATEST_S`.  ``lock`` guards the gathered lists, and is held while sending too, so that the
     messages leave in the order of the tasks.
 
@@ -58,6 +66,23 @@ class Report:
             self._chunk = chunk
             self._record = record
             self.last = self._segment = time.perf_counter()
+
+    def pause(self) -> Pause:
+        """Note that the running task waits; what has ended before it is sent."""
+        with self.lock:
+            self._flush()
+            return Pause(self._kind, self.last, time.perf_counter() - self._segment)
+
+    def resume(self, chunk: int, record: bool, pause: Pause) -> None:
+        """Turn back to a chunk whose task goes on; what is gathered of another one is sent."""
+        with self.lock:
+            self._flush()
+            self._chunk = chunk
+            self._record = record
+            self._kind = pause.kind
+            self.last = pause.started
+            # The wait is no part of how long such a task takes.
+            self._segment = time.perf_counter() - pause.spent
 
     def turn_to(self, kind: int) -> None:
         """Note that the next task calls another function than the last."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 
 from alamo_mpi.core.estimate import Durations
-from alamo_mpi.core.lifecycle import Lifecycle
+from alamo_mpi.core.lifecycle import PRIMARY, Lifecycle
 from alamo_mpi.core.scheduler import Scheduler
 from alamo_mpi.errors import WorkersBusyError
 from alamo_mpi.runtime.recorder import Recorder
@@ -26,7 +27,11 @@ class LiveBatch:
     ranks : tuple of int
         Its workers.
     scheduler : Scheduler
-        Decides about its tasks.
+        Decides about its tasks; a child has its root's.
+    root : LiveBatch
+        The batch whose workers it has: itself, or the one whose task made it.
+    children : list of LiveBatch
+        Those that tasks of it made.
     lifecycle : Lifecycle
         Its clients.
     submissions : dict
@@ -36,20 +41,58 @@ class LiveBatch:
     """
 
     def __init__(
-        self, number: int, ranks: tuple[int, ...], durations: Durations, recorder: Recorder | None
+        self,
+        number: int,
+        ranks: tuple[int, ...],
+        scheduler: Scheduler,
+        recorder: Recorder | None,
+        *,
+        most: int | None = None,
+        root: LiveBatch | None = None,
+        primary: Hashable = PRIMARY,
     ) -> None:
         self.number = number
         self.ranks = ranks
-        self.scheduler = Scheduler(ranks, durations)
-        self.lifecycle = Lifecycle()
+        self.num_workers = len(ranks) if most is None else min(most, len(ranks))
+        self.scheduler = scheduler
+        self.root = self if root is None else root
+        self.children: list[LiveBatch] = []
+        self.lifecycle = Lifecycle(primary)
         self.submissions: dict[int, Submission] = {}
         self.recorder = recorder
+        #: Whether the messages to its workers ask for a record: its own, or a child's.
+        self.recording = recorder is not None
+        #: Whether it was pickled, so that clients may come after the last has closed.
+        self.shared = False
         self.released = False
+
+    @property
+    def is_child(self) -> bool:
+        """Whether its workers are another batch's."""
+        return self.root is not self
+
+    @property
+    def running(self) -> bool:
+        """Whether a worker still has to answer for a task of it."""
+        return bool(self.submissions) if self.is_child else self.scheduler.running > 0
 
     @property
     def busy(self) -> bool:
         """Whether a task is unfinished or still on a worker, or a callback has not run."""
-        return bool(self.submissions) or self.scheduler.running > 0
+        return bool(self.submissions) or self.running
+
+    @property
+    def unfinished(self) -> int:
+        """Number of tasks in no final state; those of its children are its own."""
+        if not self.is_child:
+            return self.scheduler.unfinished
+        return sum(submission.program.remaining for submission in self.submissions.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can happen, but for a new client of a batch that was shared."""
+        ended = self.lifecycle.all_closed or self.lifecycle.terminated
+        return ended and not self.busy and all(child.over for child in self.children)
 
     def __str__(self) -> str:
         return f"Batch {self.number}"
@@ -68,6 +111,7 @@ class Roster:
         self._workers = workers
         self._free = set(workers)
         self._batches: dict[int, LiveBatch] = {}
+        self._children: dict[int, LiveBatch] = {}
         self._by_rank: dict[int, LiveBatch] = {}
         self._created = 0
         #: Estimates outlive batches: the next one often calls the same functions.
@@ -78,11 +122,40 @@ class Roster:
         """Batches that hold workers, oldest first."""
         return list(self._batches.values())
 
+    def find(self, number: int) -> LiveBatch | None:
+        """Return the batch of a number, children included; None if it has ended."""
+        return self._batches.get(number) or self._children.get(number)
+
+    def open_child(
+        self,
+        root: LiveBatch,
+        most: int | None,
+        recorder: Recorder | None,
+        primary: Hashable = PRIMARY,
+    ) -> LiveBatch:
+        """Make a batch that has the workers of another one."""
+        self._created += 1
+        child = LiveBatch(
+            self._created,
+            root.ranks,
+            root.scheduler,
+            recorder,
+            most=most,
+            root=root,
+            primary=primary,
+        )
+        root.recording |= recorder is not None
+        root.children.append(child)
+        self._children[child.number] = child
+        return child
+
     def of_rank(self, rank: int) -> LiveBatch | None:
         """Return the batch that a worker belongs to."""
         return self._by_rank.get(rank)
 
-    def open(self, most: int | None, recorder: Recorder | None) -> LiveBatch:
+    def open(
+        self, most: int | None, recorder: Recorder | None, primary: Hashable = PRIMARY
+    ) -> LiveBatch:
         """Give up to `most` free workers, by default all, to a new batch.
 
         Raises
@@ -111,7 +184,8 @@ class Roster:
             )
         ranks = tuple(free if most is None else free[:most])
         self._created += 1
-        batch = LiveBatch(self._created, ranks, self._durations, recorder)
+        scheduler = Scheduler(ranks, self._durations)
+        batch = LiveBatch(self._created, ranks, scheduler, recorder, primary=primary)
         self._free.difference_update(ranks)
         self._batches[batch.number] = batch
         self._by_rank.update(dict.fromkeys(ranks, batch))
@@ -122,6 +196,14 @@ class Roster:
         if batch.released:
             return
         batch.released = True
+        if batch.is_child:
+            batch.root.children.remove(batch)
+            del self._children[batch.number]
+            return
+        for child in batch.children:
+            child.released = True
+            del self._children[child.number]
+        batch.children.clear()
         del self._batches[batch.number]
         for rank in batch.ranks:
             del self._by_rank[rank]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from alamo_mpi.core.messages import Failure, Progress
+from alamo_mpi.core.messages import Address, Failure, Progress
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 
@@ -70,6 +70,7 @@ class Submission:
         "inputs",
         "kept",
         "names",
+        "origin",
         "program",
         "results",
         "roots",
@@ -110,6 +111,8 @@ class Submission:
         self.values: dict[int, Any] = {}
         #: Seconds by the manager's clock.
         self.submitted = 0.0
+        #: On rank 0, of one that came by message: its client, and its number there.
+        self.origin: tuple[Address, int] | None = None
         self._uid_index: dict[int, int] | None = None
 
     @property

@@ -1,6 +1,6 @@
 """A worker: receives chunks, runs them on its main thread, reports.
 
-Two threads share the work, and the transport's lock:
+These threads share the work, and the transport's lock:
 
 *main* runs tasks; between chunks it polls for messages itself, so that an idle worker needs no
 second thread.  *service* ("alamo-service") polls while the main thread is inside a chunk: it
@@ -8,66 +8,83 @@ receives the next chunk, answers `Recall`, `Fetch` and `Interrupt` at once, make
 sends reports that would be late because a long task followed a short one.  It never blocks in MPI,
 and sleeps on an event while the main thread is idle.
 
+*runners* run chunks while a task waits on the thread that it began on (``turn``, ``runners``).
+
 Whoever polls calls `dispatch`, which only ever files things away or answers, and never runs user
 code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from types import FrameType
 from typing import Any
 
 from alamo_mpi.core.messages import (
+    Answer,
     Configure,
+    Ended,
     Fetch,
     Forget,
     Interrupt,
+    Over,
     Recall,
+    Resume,
     Returned,
     Run,
     Stop,
-    Stopped,
+    Suspend,
     Value,
     Wake,
 )
 from alamo_mpi.errors import InternalError
-from alamo_mpi.mpi.transport import Transport
-from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime import pool
-from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
-from alamo_mpi.runtime.capture import Capture
-from alamo_mpi.runtime.execute import Executor, Interruption, Output, Work
+from alamo_mpi.runtime.backoff import Backoff
+from alamo_mpi.runtime.execute import Executor, Output, Work
 from alamo_mpi.runtime.inputs import Inputs
+from alamo_mpi.runtime.remote import RemoteService
 from alamo_mpi.runtime.report import Report
+from alamo_mpi.runtime.runners import Guard, Interruption, Runners
+from alamo_mpi.runtime.turn import Turn, seat, sit
 
-__all__ = ["MANAGER", "Worker", "serve"]
+__all__ = ["INTERRUPT_SIGNAL", "MANAGER", "Worker"]
 
 logger = logging.getLogger(__name__)
 
 #: The rank that the manager runs on.
 MANAGER = 0
 #: Raised in the main thread to interrupt a task: ignored by default, so harmless if it comes late.
-_INTERRUPT_SIGNAL = signal.SIGURG
-#: How often the service thread looks: fast enough for one-sided progress and late reports, rare
-#: enough to take well under 1 % of the running task's time.
-_SERVICE_NAP_S = 2e-3
-_SERVICE_NAP_LATE_S = 1e-3
-#: While a large message is under way it takes more, so that the message ends soon.
-_SERVICE_NAP_MOVING_S = 2e-4
-#: The main thread stays in charge of polling after this long without work.
-_PARK_S = 0.05
-#: A thread that waits for the interpreter gets it after this long, when tasks are pure Python.
-_SWITCH_INTERVAL_S = 5e-4
-#: Seconds that messages under way have to leave, at the end.
-_DRAIN_S = 2.0
+INTERRUPT_SIGNAL = signal.SIGURG
+
+
+class _Seat:
+    """The place in a task of the thread that runs a chunk."""
+
+    __slots__ = ("_worker", "work")
+
+    def __init__(self, worker: Worker, work: Work) -> None:
+        self._worker = worker
+        self.work = work
+
+    @property
+    def depth(self) -> int:
+        return self.work.run.depth + 1
+
+    @property
+    def at_end(self) -> list[Callable[[], None]]:
+        return self.work.at_end
+
+    def released(self) -> contextlib.AbstractContextManager[None]:
+        return self._worker.suspended(self.work)
+
+    def check(self) -> None:
+        if self.work.position in self.work.given_up:
+            raise Interruption
 
 
 class Worker:
@@ -85,6 +102,8 @@ class Worker:
         Tells whether a large message is under way.
     output
         Captures what tasks write.
+    longest_s
+        Longest nap of a runner.
     """
 
     def __init__(
@@ -94,40 +113,99 @@ class Worker:
         poll: Callable[[], bool],
         moving: Callable[[], bool],
         output: Output,
+        longest_s: float,
     ) -> None:
         self.rank = rank
         self.stopped = False
+        self.turn = Turn()
+        self.runners = Runners(self, poll, longest_s)
+        #: The service of the batches in this process, once there are any.
+        self.client: RemoteService | None = None
+        #: What takes messages for the connections of this rank's gateway, by number.
+        self.connections: dict[int, Callable[[Any], None]] = {}
         self._send = send
         self._poll = poll
         self._moving = moving
         self._inbox: deque[Work] = deque()
-        self._current: Work | None = None
+        #: Chunks that were begun, by number; those whose task waits too.
+        self._begun: dict[int, Work] = {}
+        self._waiting: set[int] = set()
+        #: Held while positions are taken back and that is said: what is said stays in order.
+        self._giving_back = threading.Lock()
         self._inputs = Inputs()
         self.report = Report(lambda message: send(MANAGER, message))
-        self.executor = Executor(self.report, output, self._input)
-        self._thread: int | None = None
+        self.executor = Executor(self.turn, self.report, output, self._input)
 
     @property
     def has_work(self) -> bool:
         """Whether a chunk is here to be run."""
         return bool(self._inbox)
 
-    def step(self) -> bool:
-        """Run the chunks that are here, if any is; on the thread that runs tasks."""
-        if not self._inbox:
+    @property
+    def waits(self) -> bool:
+        """Whether a task waits, and others may run."""
+        return bool(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no chunk is here, begun or not."""
+        return not self._inbox and not self._begun
+
+    def step(self, guard: Guard | None = None, *, block: bool = True) -> bool:
+        """Run the chunks that are here, if any is.
+
+        Parameters
+        ----------
+        guard
+            Of the runner that this is; None on the thread that signals interrupt.
+        block
+            Wait for the turn, if another thread has it.
+        """
+        if not self.turn.take(block=block):
             return False
-        self._thread = threading.get_ident()
-        with self.executor.capturing():
-            while self._inbox:
-                # Noted before it leaves the inbox: a recall or interruption finds it in one place.
-                work = self._current = self._inbox[0]
-                self._inbox.popleft()
-                self.executor.run(work)
-                self._current = None
-                self._inputs.release(work.remote)
-            # Nothing follows that would carry the report.
-            self.report.flush()
+        try:
+            if not self._inbox:
+                return False
+            with self.executor.capturing():
+                # Those that have waited go first.
+                while self._inbox and not self.turn.returning:
+                    self._run(self._inbox[0], guard)
+                # Nothing follows that would carry the report.
+                self.report.flush()
+        finally:
+            self.turn.give()
         return True
+
+    def _run(self, work: Work, guard: Guard | None) -> None:
+        work.thread, work.guard = threading.get_ident(), guard
+        # Noted before it leaves the inbox: a recall or interruption finds it in either place.
+        self._begun[work.run.chunk] = work
+        self._inbox.popleft()
+        with sit(_Seat(self, work)):
+            self.executor.run(work)
+        del self._begun[work.run.chunk]
+        self._inputs.release(work.remote)
+
+    @contextlib.contextmanager
+    def suspended(self, work: Work) -> Iterator[None]:
+        """Let others run while the running task of a chunk waits; on its own thread."""
+        chunk = work.run.chunk
+        self.executor.part(work, lambda: self._suspend(work))
+        try:
+            yield
+        finally:
+            try:
+                self.executor.regain(work, lambda: self._send(MANAGER, Resume(chunk)))
+            finally:
+                self._waiting.discard(chunk)
+                if work.guard is not None:
+                    self.runners.returned()
+
+    def _suspend(self, work: Work) -> None:
+        with self._giving_back:
+            self._waiting.add(work.run.chunk)
+            self._send(MANAGER, Suspend(work.run.chunk, work.give_back()))
+        self.runners.cover(leaving=work.guard is not None)
 
     def dispatch(self, source: int, message: Any) -> None:
         """Take in one message; on any thread, returns at once.
@@ -140,13 +218,18 @@ class Worker:
         if isinstance(message, Run):
             self._receive(message)
         elif isinstance(message, Recall):
-            self._send(MANAGER, Returned(self._give_back(None)))
+            with self._giving_back:
+                self._send(MANAGER, Returned(self._give_back(None)))
         elif isinstance(message, Interrupt):
-            self._interrupt(set(message.chunks))
+            self._interrupt(message.chunks)
         elif isinstance(message, Fetch):
             self._send(source, Value(message.key, self.executor.kept.find(message.key)))
         elif isinstance(message, Value):
             self._inputs.arrive(message.key[0], message.payload)
+            if self.client is not None:
+                self.client.value(message.key, message.payload)
+        elif isinstance(message, (Ended, Answer, Over)):
+            self._hand_on(message)
         elif isinstance(message, Forget):
             self.executor.buffers.forget(message.blobs)
             self.executor.kept.forget(message.values)
@@ -156,6 +239,14 @@ class Worker:
             self.stopped = True
         elif not isinstance(message, Wake):
             raise InternalError(f"rank {self.rank} cannot handle {message} from rank {source}")
+
+    def _hand_on(self, message: Ended | Answer | Over) -> None:
+        """Give a message to the client that it is for."""
+        connection = message.address[1]
+        if connection == 0 and self.client is not None:
+            self.client.dispatch(message)
+        elif connection in self.connections:
+            self.connections[connection](message)
 
     def _receive(self, run: Run) -> None:
         self.executor.define(run.definitions)
@@ -190,12 +281,10 @@ class Worker:
             raise InternalError(f"the result of task {uid} is not on rank {source} any more")
         return value[0]
 
-    def _give_back(self, chunks: set[int] | None) -> dict[int, int]:
+    def _give_back(self, chunks: Container[int] | None) -> dict[int, int]:
         """Take the positions that are not started out of these chunks, or of all."""
-        works = [*self._inbox]
-        current = self._current
-        if current is not None and current not in works:
-            works.append(current)
+        inbox = [*self._inbox]
+        works = inbox + [work for work in [*self._begun.values()] if work not in inbox]
         tails = {}
         for work in works:
             if chunks is None or work.run.chunk in chunks:
@@ -204,14 +293,26 @@ class Worker:
                     tails[work.run.chunk] = count
         return tails
 
-    def _interrupt(self, chunks: set[int]) -> None:
-        tails = self._give_back(chunks)
-        if tails:
-            self._send(MANAGER, Returned(tails))
-        current = self._current
-        if current is not None and current.run.chunk in chunks and self._thread is not None:
-            current.given_up = True
-            signal.pthread_kill(self._thread, _INTERRUPT_SIGNAL)
+    def _interrupt(self, chunks: dict[int, list[int] | None]) -> None:
+        with self._giving_back:
+            tails = self._give_back(chunks)
+            if tails:
+                self._send(MANAGER, Returned(tails))
+        for chunk, positions in chunks.items():
+            work = self._begun.get(chunk)
+            if work is None:
+                continue
+            everything = range(len(work.run.arguments))
+            work.given_up = everything if positions is None else frozenset(positions)
+            if chunk in self._waiting:
+                if self.client is not None:
+                    self.client.wake()
+            elif work.position not in work.given_up:
+                continue
+            elif work.guard is not None:
+                work.guard.interrupt()
+            else:
+                signal.pthread_kill(work.thread, INTERRUPT_SIGNAL)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Give up the running task; the handler of the interrupting signal.
@@ -219,8 +320,9 @@ class Worker:
         It runs on the main thread, so ``in_task`` cannot change under it: outside of user code a
         late signal does nothing.
         """
-        if self.executor.in_task:
-            raise Interruption
+        place = seat()
+        if isinstance(place, _Seat) and place.work.in_task:
+            place.check()
 
 
 def _configure(message: Configure) -> None:
@@ -229,148 +331,3 @@ def _configure(message: Configure) -> None:
         sys.path.extend(path for path in message.search_path if path not in known)
     if message.logger is not None:
         logging.getLogger(message.logger).setLevel(message.level)
-
-
-class _Service:
-    """The second thread of a worker: polls while the main thread is inside a chunk."""
-
-    def __init__(
-        self, worker: Worker, poll: Callable[[], bool], moving: Callable[[], bool]
-    ) -> None:
-        self._worker = worker
-        self._poll = poll
-        self._moving = moving
-        self._busy = threading.Event()
-        self._stopping = False
-        #: What ended the thread, to be raised on the main thread.
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="alamo-service", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Poll from now on."""
-        if not self._busy.is_set():
-            self._busy.set()
-
-    def park(self) -> None:
-        """Sleep until `wake`: the main thread polls."""
-        self._busy.clear()
-
-    def stop(self) -> None:
-        """End the thread, and wait for it."""
-        self._stopping = True
-        self._busy.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        report = self._worker.report
-        late = False
-        try:
-            while True:
-                self._busy.wait()
-                if self._stopping:
-                    return
-                nap = _SERVICE_NAP_LATE_S if late else _SERVICE_NAP_S
-                time.sleep(_SERVICE_NAP_MOVING_S if self._moving() else nap)
-                self._poll()
-                late = report.pending
-                if late:
-                    report.flush_if_late()
-        except BaseException as error:  # handed to the main thread, which ends the rank
-            self.error = error
-
-
-def serve(world: World) -> None:
-    """Run this rank as a worker until the manager says stop.
-
-    Parameters
-    ----------
-    world
-        The ranks of the program; this one is not rank 0.
-
-    Raises
-    ------
-    BaseException
-        Whatever went wrong inside this package; a task's own errors never come here.
-
-    Notes
-    -----
-    Blocks.  Must be called on the main thread for running tasks to be interruptible.  Signal
-    handler and switch interval are put back at the end.
-    """
-    transport = Transport(world)
-    capture = Capture()
-
-    # What one thread has received is filed away before the other receives what follows: else
-    # chunks would overtake each other.  Filing never polls, so the lock is taken once.
-    polling = threading.Lock()
-
-    def poll() -> bool:
-        with polling:
-            messages = transport.poll()
-            for source, message in messages:
-                worker.dispatch(source, message)
-        return bool(messages)
-
-    def moving() -> bool:
-        return transport.moving
-
-    worker = Worker(world.rank, transport.send, poll, moving, capture)
-    pool.wake_with(transport.send)
-    restore = _set_up_interruption(worker)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    service = _Service(worker, poll, moving)
-    try:
-        _loop(worker, service, poll, moving, longest_nap_s(world.one_node))
-        transport.send(MANAGER, Stopped(worker.executor.busy_s))
-        _drain(transport)
-    finally:
-        service.stop()
-        sys.setswitchinterval(interval)
-        restore()
-        transport.close()
-        worker.executor.buffers.clear()
-        capture.close()
-
-
-def _loop(
-    worker: Worker,
-    service: _Service,
-    poll: Callable[[], bool],
-    moving: Callable[[], bool],
-    longest_s: float,
-) -> None:
-    backoff = Backoff()
-    while not worker.stopped:
-        if worker.has_work:
-            service.wake()
-            worker.step()
-            backoff.reset()
-        elif poll():
-            backoff.reset()
-        else:
-            if service.error is not None:
-                raise service.error
-            if backoff.waited_s > _PARK_S:
-                service.park()
-            backoff.pause(longest_s, moving=moving())
-
-
-def _drain(transport: Transport) -> None:
-    """Let the last messages leave."""
-    backoff = Backoff()
-    while not transport.quiet and backoff.waited_s < _DRAIN_S:
-        backoff.pause(moving=True)
-
-
-def _set_up_interruption(worker: Worker) -> Callable[[], Any]:
-    """Install the handler that interrupts tasks; return what puts the old one back."""
-    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
-        logger.warning(
-            "alamo_mpi serves on a thread that is not the main one: running tasks cannot be "
-            "interrupted on this rank."
-        )
-        return lambda: None
-    previous = signal.signal(_INTERRUPT_SIGNAL, worker.on_signal)
-    return lambda: signal.signal(_INTERRUPT_SIGNAL, previous)

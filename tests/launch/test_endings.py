@@ -244,13 +244,13 @@ def test_an_error_inside_a_worker(write: Write) -> None:
         import time
         import alamo_mpi
         from alamo_mpi.mpi.world import MPI
-        from alamo_mpi.runtime import worker
+        from alamo_mpi.runtime import serving
 
         def broken(world):
             raise RuntimeError("broken worker")
 
         if MPI.COMM_WORLD.rank == 1:
-            worker.serve = broken
+            serving.serve = broken
         alamo_mpi.init()
         time.sleep(600)
         """

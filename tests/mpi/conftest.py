@@ -53,7 +53,7 @@ def nothing_left(request: pytest.FixtureRequest, manager: Manager) -> Iterator[N
     failed = request.node.stash.get(_failed, False)
     assert clean or failed, f"the test has left {', '.join(left)}"
     more = {t.name for t in set(threading.enumerate()) - threads if t.is_alive()}
-    assert failed or more <= {"alamo-driver"}, f"threads were left: {more}"
+    assert failed or more <= {"alamo-driver", "alamo-runner"}, f"threads were left: {more}"
 
 
 def _left(manager: Manager) -> list[str]:
@@ -65,8 +65,10 @@ def _left(manager: Manager) -> list[str]:
         "unfinished tasks": ledger.submissions or ledger._live_of,
         "values under way": manager._fetches,
         "callbacks": ledger.callbacks.due,
-        "batches that nobody holds": manager._abandoned,
+        "batches that nobody holds": manager.lives.abandoned,
         "values that nobody holds": ledger._unreachable,
+        "clients on other ranks": manager.desk.clients,
+        "tasks of clients on other ranks": any(manager.desk._held.values()),
         "buffers in use": len(blobs) > len(blobs._idle),
         "messages under way": not manager._transport.quiet,
     }

@@ -287,19 +287,3 @@ def test_log_level_reaches_the_workers(nworkers: int, tmp_path: Any) -> None:
 
 def level_of(name: str) -> int:
     return logging.getLogger(name).level
-
-
-def make_a_batch() -> None:
-    Batch()
-
-
-def test_a_batch_made_inside_a_task(batch: Batch, alone: bool) -> None:
-    # In a world of one rank the task runs in the program itself, where a batch may be made.
-    kind, words = (
-        (WorkersBusyError, "holds 1")
-        if alone
-        else (TaskStateError, "cannot be started inside a task")
-    )
-    with pytest.raises(kind, match=words):
-        batch.function(make_a_batch).run()
-    assert batch.function(square, 3).run() == 9

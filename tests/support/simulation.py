@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from alamo_mpi.core.chunk import Chunk
 from alamo_mpi.core.events import (
+    Cancelled,
     Command,
     Event,
     Failed,
@@ -30,9 +31,11 @@ from alamo_mpi.core.events import (
     Interrupted,
     Progressed,
     RecallTail,
+    Resumed,
     SendChunk,
     Settled,
     Submitted,
+    Suspended,
     TailReturned,
     Terminated,
     Ticked,
@@ -74,6 +77,10 @@ class Manners:
     eager: float = 0.3
     #: Chance that an interruption reaches the running task before it returns.
     interruptible: float = 0.8
+    #: Chance that a task waits, and so gives the turn away, before it goes on; it may wait again.
+    waiting: float = 0.0
+    #: How long a wait takes.
+    wait_s: float = 1e-3
 
 
 class _Work:
@@ -109,6 +116,12 @@ class SimulatedWorker:
         #: Position of the running task; None between tasks.
         self._position: int | None = None
         self._awake = False
+        #: Suspended: number -> (chunk, position).
+        self._suspended: dict[int, tuple[_Work, int]] = {}
+        #: Those of them whose wait is over, with how they end and what is left to do.
+        self._returning: deque[tuple[_Work, int, Failed | None, float]] = deque()
+        #: The chunk that a resumed task has come in between of.
+        self._passed: _Work | None = None
         # What is not reported yet.
         self._chunk = -1
         self._ended = 0
@@ -123,7 +136,7 @@ class SimulatedWorker:
         if isinstance(command, RecallTail):
             self._world.report(self.rank, TailReturned(self.rank, self._give_back(None)))
         elif isinstance(command, Interrupted):
-            self._interrupt(set(command.chunks))
+            self._interrupt(command.chunks)
         else:
             raise AssertionError(command)
 
@@ -134,16 +147,21 @@ class SimulatedWorker:
             self._world.after(self._rng.uniform(0, self._world.manners.start_s), self._go_on)
 
     def _give_back(self, chunks: set[int] | None) -> dict[int, int]:
-        works = [*self._inbox] + ([self._current] if self._current is not None else [])
+        works = [*self._inbox, *filter(None, (self._current, self._passed))]
         taken = {w.number: w.give_back() for w in works if chunks is None or w.number in chunks}
         return {number: count for number, count in taken.items() if count}
 
-    def _interrupt(self, chunks: set[int]) -> None:
-        tails = self._give_back(chunks)
+    def _interrupt(self, chunks: dict[int, list[int] | None]) -> None:
+        tails = self._give_back(set(chunks))
         if tails:
             self._world.report(self.rank, TailReturned(self.rank, tails))
+        for number in chunks.keys() & self._suspended.keys():
+            work, position = self._suspended[number]
+            if _names(chunks, number, position):
+                self._world.met.add("interrupted while it waits")
+                self._wait_over(work, Failed(State.CANCELLED), 0.0)
         work, position = self._current, self._position
-        if work is None or position is None or work.number not in chunks:
+        if work is None or position is None or not _names(chunks, work.number, position):
             return
         if self._rng.random() < self._world.manners.interruptible:
             self._world.met.add("interrupted")
@@ -155,13 +173,18 @@ class SimulatedWorker:
         """Run until a task takes time or nothing is left."""
         while self._position is None:
             work = self._current
+            if self._returning:
+                self._resume(*self._returning.popleft())
+                continue
+            if work is None and self._passed is not None:
+                work, self._passed = self._passed, None
+                self._turn_to(work)
             if work is None:
                 if not self._inbox:
                     self._awake = False
                     return
-                work = self._current = self._inbox.popleft()
-                self._flush()
-                self._chunk = work.number
+                work = self._inbox.popleft()
+                self._turn_to(work)
             if work.todo:
                 self._begin(work, work.todo.popleft())
                 continue
@@ -181,9 +204,52 @@ class SimulatedWorker:
         self._world.starts(key)
         job = self._world.jobs[key[0]]
         failure = Failed(State.FAILED) if key[1] in job.raising else None
-        self._world.after(job.seconds[key[1]], lambda: self._end(work, position, failure))
+        self._run_on(work, position, failure, job.seconds[key[1]])
         if self._ended:
             self._world.after(self._rng.uniform(1e-3, 3e-3), self._flush)
+
+    def _turn_to(self, work: _Work) -> None:
+        self._current = work
+        self._flush()
+        self._chunk = work.number
+
+    # Waiting ----------------------------------------------------------------------------------
+
+    def _run_on(self, work: _Work, position: int, failure: Failed | None, seconds: float) -> None:
+        """Run what is left of a task, up to its end or to its next wait."""
+        if self._rng.random() >= self._world.manners.waiting:
+            self._world.after(seconds, lambda: self._end(work, position, failure))
+            return
+        part = seconds * self._rng.random()
+        self._world.after(part, lambda: self._suspend(work, position, failure, seconds - part))
+
+    def _suspend(self, work: _Work, position: int, failure: Failed | None, left: float) -> None:
+        if self._current is not work or self._position != position:
+            return  # it was interrupted before
+        self._flush()
+        self._current = self._position = None
+        self._world.report(self.rank, Suspended(work.number, work.give_back()))
+        self._suspended[work.number] = work, position
+        wait_s = self._rng.uniform(0, self._world.manners.wait_s)
+        self._world.after(wait_s, lambda: self._wait_over(work, failure, left))
+        self._go_on()
+
+    def _wait_over(self, work: _Work, failure: Failed | None, left: float) -> None:
+        if work.number not in self._suspended:
+            return  # it was interrupted before
+        _, position = self._suspended.pop(work.number)
+        self._returning.append((work, position, failure, left))
+        self._awake = True
+        self._go_on()
+
+    def _resume(self, work: _Work, position: int, failure: Failed | None, left: float) -> None:
+        if self._current is not None and self._current.todo:
+            self._passed = self._current
+            self._world.met.add("resumed inside a chunk")
+        self._turn_to(work)
+        self._position = position
+        self._world.report(self.rank, Resumed(work.number))
+        self._run_on(work, position, failure, left)
 
     def _end(self, work: _Work, position: int, failure: Failed | None) -> None:
         if self._current is not work or self._position != position:
@@ -216,6 +282,14 @@ class SimulatedWorker:
             self._world.report(self.rank, Progressed(*report))
 
 
+def _names(chunks: dict[int, list[int] | None], number: int, position: int) -> bool:
+    """Tell whether an interruption means this task."""
+    if number not in chunks:
+        return False
+    positions = chunks[number]
+    return positions is None or position in positions
+
+
 class World:
     """A scheduler, its workers and the messages between them.
 
@@ -246,6 +320,11 @@ class World:
         self._workers = {rank: SimulatedWorker(self, rank) for rank in range(1, nworkers + 1)}
         #: Tasks of each chunk that the manager has not heard the end of, by rank and number.
         self._owed: dict[int, dict[int, int]] = {rank: {} for rank in self._workers}
+        #: Chunks whose task waits, or runs again after it has waited.
+        self._aside: set[int] = set()
+        self._resumed: dict[int, int] = {}
+        #: Programs from this number on are cancelled.
+        self.cancelled_from: float = float("inf")
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._arrived: dict[tuple[int, bool], float] = {}
@@ -267,6 +346,10 @@ class World:
 
     def terminate(self, when: float) -> None:
         self._at(when, lambda: self._handle(Terminated()))
+
+    def cancel(self, first: int, when: float) -> None:
+        """Plan the cancellation of all programs from number `first` on."""
+        self._at(when, lambda: self._cancel(first))
 
     def run(self, most_events: int) -> None:
         """Run until nothing is left to happen."""
@@ -308,7 +391,12 @@ class World:
 
     def _submit(self, job: Job) -> None:
         self.jobs[job.program.pid] = job
+        job.program.cancelled = job.program.pid >= self.cancelled_from
         self._handle(Submitted(job.program))
+
+    def _cancel(self, first: int) -> None:
+        self.cancelled_from = first
+        self._handle(Cancelled([job.program for pid, job in self.jobs.items() if pid >= first]))
 
     def _tick(self) -> None:
         self._ticking = False
@@ -334,12 +422,22 @@ class World:
             self.met.add("tail" if ends else "no tail")
         elif isinstance(event, Progressed):
             ends = {event[0]: event[1]}
+        elif isinstance(event, Suspended):
+            ends = {event.chunk: event.tail} if event.tail else {}
+            self.met.add("suspended with a tail" if ends else "suspended")
+            self._aside.add(event.chunk)
+            self._resumed = {r: n for r, n in self._resumed.items() if n != event.chunk}
+        elif isinstance(event, Resumed):
+            (rank,) = (r for r, owed in self._owed.items() if event.chunk in owed)
+            self._resumed[rank] = event.chunk
         for number, count in ends.items():
             for owed in self._owed.values():
                 if number in owed:
                     owed[number] -= count
                     if not owed[number]:
                         del owed[number]
+                        self._aside.discard(number)
+                        self._resumed = {r: n for r, n in self._resumed.items() if n != number}
                         if isinstance(event, TailReturned):
                             self.met.add("whole chunk")
 
@@ -379,6 +477,7 @@ class World:
             job.program.states[: job.program.ntasks].count(State.READY)
             for job in self.jobs.values()
         )
-        idle = [rank for rank, owed in self._owed.items() if not owed]
+        here = {rank: owed.keys() - self._aside for rank, owed in self._owed.items()}
+        idle = [rank for rank, owed in here.items() if not owed and rank not in self._resumed]
         assert not (ready and idle), f"{ready} tasks are ready while {idle} have nothing to do"
-        assert max(len(owed) for owed in self._owed.values()) <= 2
+        assert max(len(owed) for owed in here.values()) <= 2

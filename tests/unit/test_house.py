@@ -24,6 +24,7 @@ PACKAGE = ROOT / "alamo_mpi"
 TOP_LEVEL = {
     "errors": "errors",
     "batch": "surface",
+    "compiling": "surface",
     "ddict": "surface",
     "dictviews": "surface",
     "ending": "surface",
@@ -32,6 +33,7 @@ TOP_LEVEL = {
     "queue": "surface",
     "session": "surface",
     "skipbody": "surface",
+    "submitting": "surface",
     "task": "surface",
     "__init__": "top",
     "__main__": "top",

@@ -123,6 +123,8 @@ def random_manners(rng: random.Random) -> Manners:
         start_s=rng.choice([0.0, 0.0, 1e-4, 1e-2]),
         eager=rng.choice([0.0, 0.1, 0.5, 1.0]),
         interruptible=rng.choice([0.0, 0.5, 1.0]),
+        waiting=rng.choice([0.0, 0.0, 0.1, 0.6]),
+        wait_s=rng.choice([0.0, 1e-3, 3e-2]),
     )
 
 
@@ -148,7 +150,9 @@ def expected_states(samples: list[Sample]) -> dict[Key, State]:
     return states
 
 
-def play(seed: int, *, failing: bool, ending: bool = False) -> tuple[World, list[Sample]]:
+def play(
+    seed: int, *, failing: bool, ending: bool = False, cancelling: bool = False
+) -> tuple[World, list[Sample]]:
     """Run one random history to its end; the world checks each step of it."""
     rng = random.Random(seed)
     samples: list[Sample] = []
@@ -162,8 +166,11 @@ def play(seed: int, *, failing: bool, ending: bool = False) -> tuple[World, list
         when += rng.choice([0.0, rng.uniform(0, span)])
     if ending:
         world.terminate(rng.uniform(0, 1.2 * span / world.nworkers + 1e-3))
+    if cancelling:
+        first = rng.randrange(len(samples) + 1)
+        world.cancel(first, rng.uniform(0, 1.2 * span / world.nworkers + 1e-3))
     ntasks = sum(sample.job.program.ntasks for sample in samples)
-    world.run(most_events=100 + 20 * ntasks)
+    world.run(most_events=100 + 30 * ntasks)
     assert sorted(world.finished) == list(range(len(samples)))
     return world, samples
 
@@ -221,14 +228,31 @@ def test_termination_ends_every_task_and_changes_no_end(block: int) -> None:
                 assert state == natural[key], seed
 
 
+@pytest.mark.parametrize("block", range(NBLOCKS))
+def test_cancelled_programs_take_no_others_with_them(block: int) -> None:
+    """The programs before the first cancelled one end as if there were no others."""
+    for seed in seeds(240)[block::NBLOCKS]:
+        world, samples = play(seed, failing=True, cancelling=True)
+        natural = expected_states(samples)
+        first = world.cancelled_from
+        assert world.finals.keys() == natural.keys(), seed
+        for key, state in world.finals.items():
+            if key[0] < first or state not in (State.CANCELLED, State.SKIPPED):
+                assert state == natural[key], seed
+
+
 def test_the_histories_have_in_them_what_they_are_for() -> None:
-    """The seeds reach recalls, whole chunks given back, interruptions, joins and externals."""
+    """The seeds reach recalls, whole chunks given back, waits, interruptions, joins, externals."""
     seen = set()
-    for seed in range(120):
-        world, samples = play(seed, failing=True, ending=seed % 2 == 0)
+    for seed in range(160):
+        world, samples = play(seed, failing=True, ending=seed % 2 == 0, cancelling=seed % 4 == 1)
         seen |= world.met
         seen |= {state.name for state in world.finals.values()}
         seen |= {"join" for sample in samples if sample.graph.nnodes > sample.graph.ntasks}
         seen |= {"external" for sample in samples if sample.job.program.externals}
     states = {"DONE", "FAILED", "SKIPPED", "CANCELLED"}
-    assert seen == states | {"join", "external", "tail", "whole chunk", "no tail", "interrupted"}
+    assert seen == states | {
+        *("join", "external", "tail", "whole chunk", "no tail", "interrupted"),
+        *("suspended", "suspended with a tail", "resumed inside a chunk"),
+        "interrupted while it waits",
+    }

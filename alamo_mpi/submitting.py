@@ -1,0 +1,81 @@
+"""From a task that is started to the submission that its service gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alamo_mpi.errors import TaskStateError
+from alamo_mpi.runtime.prepare import Calls
+from alamo_mpi.task import Task, _Compiled, _Function
+
+if TYPE_CHECKING:
+    from alamo_mpi.runtime.service import BatchHandle, BatchService
+    from alamo_mpi.runtime.submission import Submission
+
+__all__ = ["make_submission"]
+
+
+def make_submission(
+    service: BatchService, live: BatchHandle, task: Task, *, record: bool
+) -> Submission:
+    """Make the submission of a task, single or compiled, and enter it in the task.
+
+    Raises
+    ------
+    TaskStateError
+        If it takes the result of a task that was not started.
+    SerializationError
+        If a function or argument cannot be pickled; nothing is entered.
+    """
+    if isinstance(task, _Compiled):
+        tasks: Sequence[_Function] = task._subtasks
+        graph = task._graph if task._graph.nedges else None
+    else:
+        assert isinstance(task, _Function)
+        tasks, graph = (task,), None
+    calls = Calls(
+        [each._uid for each in tasks],
+        [each._function for each in tasks],
+        [each._arguments for each in tasks],
+    )
+    inputs = _inputs(task, tasks)
+    locality = None
+    if not service.one_node:
+        from alamo_mpi.runtime.locality import Locality  # starts MPI
+
+        locality = Locality(live.ranks, [each._accesses for each in tasks])
+        graph = locality.graph(graph)
+    submission = service.preparer.submission(calls, graph, inputs, record=record)
+    if locality is not None:
+        locality.note(submission.program)
+    for index, each in enumerate(tasks):
+        if each._callback is not None:
+            submission.callbacks[index] = each._callback
+    submission.callbacks_left = len(submission.callbacks)
+    if isinstance(task, _Compiled) and task._callback is not None:
+        submission.callback = task._callback
+        submission.callbacks_left += 1
+    task._submission = submission
+    for each in tasks:
+        each._submission = submission
+    return submission
+
+
+def _inputs(
+    task: Task, tasks: Sequence[_Function]
+) -> dict[int, list[tuple[int, Submission | None, int]]]:
+    """Say for each task which arguments are results, and of which tasks."""
+    inputs: dict[int, list[tuple[int, Submission | None, int]]] = {}
+    for index, each in enumerate(tasks):
+        for at, producer in each._results_of:
+            inside = producer._parent is task and task is not producer
+            if not inside and producer._submission is None:
+                raise TaskStateError(
+                    f"{each._title()} takes the result of {producer._title()}, which was not "
+                    "started: start that first, or compile both in one list.",
+                    uid=each._uid,
+                )
+            source = None if inside else producer._submission
+            inputs.setdefault(index, []).append((at, source, producer._index))
+    return inputs
