@@ -37,6 +37,7 @@ from alamo_mpi.core.messages import (
     Configure,
     Fetch,
     Interrupt,
+    Key,
     Progress,
     Recall,
     Returned,
@@ -113,7 +114,7 @@ class Manager:
         )
         self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
-        self._fetches: dict[tuple[int, str], list[tuple[Any] | None]] = {}
+        self._fetches: dict[Key, list[tuple[Any] | None]] = {}
         self._search_path: list[str] = []
         self._abandoned: deque[LiveBatch] = deque()
         self._stopped: dict[int, float] = {}
@@ -189,7 +190,7 @@ class Manager:
                 backoff.pause(min(rest, self._longest_nap_s), moving=self._transport.moving)
         return True
 
-    def fetch(self, rank: int, key: tuple[int, str], timeout: float | None) -> tuple[Any] | None:
+    def fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
         """Get a kept value from its worker; blocks until it is here.
 
         Returns

@@ -331,6 +331,7 @@ def serve(world: World) -> None:
         restore()
         transport.close()
         worker.executor.buffers.clear()
+        worker.executor.kept.clear()
         capture.close()
 
 
