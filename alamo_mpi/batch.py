@@ -16,6 +16,7 @@ from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import infer
+from alamo_mpi.process import process
 from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
@@ -193,6 +194,8 @@ class Batch:
             task._results_of = given
         return task
 
+    process = process
+
     def _producer(self, argument: Task | AsyncDict) -> Task:
         """Return the task whose result an argument stands for."""
         task = argument
@@ -316,6 +319,8 @@ class Batch:
         for index, each in enumerate(tasks):
             if each._callback is not None:
                 submission.callbacks[index] = each._callback
+            if type(each) is not _Function:
+                each._enter(submission, index)
         submission.callbacks_left = len(submission.callbacks)
         if isinstance(task, _Compiled) and task._callback is not None:
             submission.callback = task._callback

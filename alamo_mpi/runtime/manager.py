@@ -50,7 +50,7 @@ from alamo_mpi.core.states import State
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime import pool
+from alamo_mpi.runtime import ends, pool
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
@@ -393,6 +393,7 @@ class Manager:
         rest = max(deadline - time.perf_counter(), 0.1)
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
+        ends.give_back()
         if self._output is not None:
             self._output.close()
         if answered:

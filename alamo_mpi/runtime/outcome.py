@@ -12,9 +12,11 @@ from alamo_mpi.core.states import State
 from alamo_mpi.errors import CancelledError, DependencyError, InternalError, SerializationError
 from alamo_mpi.runtime.failures import rebuild
 from alamo_mpi.runtime.packing import ATOMS, private, unpack
-from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.submission import Decoding, Submission
 
 __all__ = ["Outcomes", "Reason"]
+
+_USUAL = Decoding("utf-8", "replace", False)
 
 #: Says why a task waits for another one of the same submission; None if it cannot.
 Reason = Callable[[int, int], "str | None"]
@@ -119,7 +121,8 @@ class Outcomes:
         data: Any = out if what == "stdout" else err
         if isinstance(data, int):
             data = self._pieces(submission, index, what, rank, data, deadline)
-        return bytes(data).decode(errors="replace")
+        decoding = submission.decodings.get(index, _USUAL)
+        return decoding.text(bytes(data) if isinstance(data, memoryview) else data)
 
     def _pieces(
         self,
