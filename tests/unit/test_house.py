@@ -28,6 +28,7 @@ TOP_LEVEL = {
     "ending": "surface",
     "handle": "surface",
     "inference": "surface",
+    "job": "surface",
     "queue": "surface",
     "session": "surface",
     "skipbody": "surface",
