@@ -16,7 +16,9 @@ from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import infer
-from alamo_mpi.process import process
+from alamo_mpi.job import job as _job
+from alamo_mpi.job import widths_of
+from alamo_mpi.process import process as _process
 from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
@@ -194,7 +196,8 @@ class Batch:
             task._results_of = given
         return task
 
-    process = process
+    process = _process
+    job = _job
 
     def _producer(self, argument: Task | AsyncDict) -> Task:
         """Return the task whose result an argument stands for."""
@@ -313,6 +316,7 @@ class Batch:
             [each._uid for each in tasks],
             [each._function for each in tasks],
             [each._arguments for each in tasks],
+            widths_of(tasks, self.num_workers),
         )
         inputs = self._inputs(task, tasks)
         submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)

@@ -13,8 +13,8 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.handle import AsyncDict
-from alamo_mpi.mpi.announced import without_rank
 from alamo_mpi.runtime import packing
 from alamo_mpi.runtime.processes import Invocation, Stream, run_program
 from alamo_mpi.runtime.submission import Decoding
@@ -265,7 +265,7 @@ def _stream(name: str, stream: Any) -> Stream:
 def _environment(env: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return a copy without the marks of a rank that were copied from this process."""
     copied = {name for name, value in env.items() if os.environ.get(_text(name)) == _text(value)}
-    kept = without_rank(dict.fromkeys(map(_text, copied), ""))
+    kept = scrubbed(dict.fromkeys(map(_text, copied), ""))
     return {k: v for k, v in env.items() if k not in copied or _text(k) in kept}
 
 

@@ -10,6 +10,8 @@
    said nothing for too long gives back what it has not started, and that is cut anew: a wrong
    estimate costs one long task, not a chunk.  A worker on a chain is left alone: nobody could
    go on with it before the task that runs has ended.
+4. A job takes several idle workers at once: the first leads it and has its chunk, the others are
+   its members and have none until it ends.
 """
 
 from __future__ import annotations
@@ -35,7 +37,16 @@ _SOON_S = 2 * LONGEST_S
 class Worker:
     """What is known of one worker."""
 
-    __slots__ = ("behind", "chunks", "patience_s", "rank", "recalled", "since")
+    __slots__ = (
+        "after_job",
+        "behind",
+        "chunks",
+        "member",
+        "patience_s",
+        "rank",
+        "recalled",
+        "since",
+    )
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
@@ -51,6 +62,10 @@ class Worker:
         self.recalled = False
         #: Whether it was recalled and has ended no task since: it gets nothing ahead.
         self.behind = False
+        #: Whether it is taken by a job that another worker leads.
+        self.member = False
+        #: Whether a job was the last thing it had: what waits for a worker comes before another.
+        self.after_job = False
 
     @property
     def waiting(self) -> int:
@@ -110,9 +125,28 @@ class Crew:
                 return worker.rank
         return None
 
+    def next_after_job(self) -> int | None:
+        """Return an idle worker that a job was the last to have, None if there is none."""
+        return next((rank for rank in self._idle if self.workers[rank].after_job), None)
+
+    @property
+    def nidle(self) -> int:
+        """Number of workers that have nothing to do."""
+        return len(self._idle)
+
+    def muster(self, width: int) -> tuple[int, ...]:
+        """Return `width` idle workers, neighbours where there is a choice: they share hosts."""
+        idle = sorted(self._idle)
+        first = min(range(len(idle) - width + 1), key=lambda at: idle[at + width - 1] - idle[at])
+        return tuple(idle[first : first + width])
+
     def give(self, chunk: Chunk, now: float) -> None:
         """Note that a chunk is sent to its worker."""
+        for rank in chunk.gang[1:]:
+            self.workers[rank].member = True
+            del self._idle[rank]
         worker = self.workers[chunk.rank]
+        worker.after_job = False
         worker.chunks.append(chunk)
         if len(worker.chunks) == 1:
             worker.since = now
@@ -138,6 +172,10 @@ class Crew:
         else:
             self._half.pop(worker.rank, None)
             self._idle[worker.rank] = worker
+        for rank in chunk.gang:
+            member = self.workers[rank]
+            member.after_job, member.member = True, False
+            self._idle[rank] = member
 
     def answered(self, rank: int, now: float) -> None:
         """Note that a worker has given back what it could."""
@@ -179,7 +217,9 @@ class Crew:
         for worker in self.workers.values():
             rank, count = worker.rank, len(worker.chunks)
             expect(count <= 2, f"worker {rank} has at most two chunks")
-            expect((count == 0) == (rank in self._idle), f"worker {rank} is listed if idle")
+            expect(not (count and worker.member), f"worker {rank} of a job has nothing else")
+            idle = count == 0 and not worker.member
+            expect(idle == (rank in self._idle), f"worker {rank} is listed if idle")
             expect(count == 1 or rank not in self._half, f"worker {rank} can take another chunk")
 
     def _list_half(self, worker: Worker) -> None:

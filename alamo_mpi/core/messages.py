@@ -15,6 +15,7 @@ message                 from        to          received by
 `Value`                 worker      any         ``Worker.dispatch``, ``Manager.dispatch``
 `Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
+`Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``
 `Wake`                  any         any         both; to have received it is all there is to it
 ======================  ==========  ==========  ====================================================
 
@@ -33,6 +34,8 @@ __all__ = [
     "KINDS",
     "OWN",
     "Configure",
+    "Dismiss",
+    "Enlist",
     "Failure",
     "Fetch",
     "Forget",
@@ -97,6 +100,8 @@ class Run(NamedTuple):
     uids: int | list[int]
     #: Whether to record when each task started and ended.
     record: bool
+    #: Of a job, which is alone in its chunk, the workers that it has taken, this one first.
+    gang: tuple[int, ...] = ()
 
 
 class Recall(NamedTuple):
@@ -156,6 +161,28 @@ class Wake(NamedTuple):
     """Look often for a while: operations on this rank's memory are coming from another node."""
 
 
+class Enlist(NamedTuple):
+    """Start what will run a rank of a job, as a process of this worker."""
+
+    job: int
+    argv: list[str]
+    #: Variables to set.
+    env: dict[str, str]
+    #: A file to be written for it, readable by this user alone, and what is in it; or neither.
+    path: str
+    content: str
+
+
+class Dismiss(NamedTuple):
+    """The job is over: see that nothing is left of what was started for it."""
+
+    job: int
+    #: How names of files in shared memory begin that its MPI may have left.
+    shared: tuple[str, ...]
+    #: Process groups that nobody watches over.
+    orphans: tuple[int, ...]
+
+
 class Progress(NamedTuple):
     """The next ``ended`` tasks of a chunk have ended, in the chunk's order."""
 
@@ -196,6 +223,8 @@ KINDS: tuple[type[Any], ...] = (
     Progress,
     Returned,
     Wake,
+    Enlist,
+    Dismiss,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.placement import ReadySet
@@ -30,6 +30,8 @@ class Program:
         earlier.
     record
         Whether to keep when each task became ready.
+    widths
+        Task -> number of workers that it takes at once, for those that are jobs.
 
     Notes
     -----
@@ -53,6 +55,7 @@ class Program:
         "states",
         "waiting",
         "watchers",
+        "widths",
     )
 
     def __init__(
@@ -64,11 +67,13 @@ class Program:
         externals: Sequence[tuple[int, Program, int]] = (),
         *,
         record: bool = False,
+        widths: Mapping[int, int] | None = None,
     ) -> None:
         self.pid = pid
         self.kinds = kinds
         self.ntasks = ntasks
-        if graph is None and externals:
+        self.widths: Mapping[int, int] = widths or {}
+        if graph is None and (externals or widths):
             graph = Graph.independent(ntasks)
         self.graph = graph
         self.externals = externals

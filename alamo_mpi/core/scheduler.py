@@ -11,6 +11,7 @@ them in order.  The rules:
 3. Join nodes pass completion and doom on at no cost; they are settled here and never sent.
 4. Programs are served in the order of submission; within one, by `placement`.
 5. Who gets the next chunk, and who is asked to give back what it has not started, `crew` says.
+6. A task that takes several workers at once, a job, is a chunk of its own; see `gang`.
 
 ``Scheduler.check`` asserts the invariants; the tests call it after every event.
 """
@@ -37,6 +38,7 @@ from alamo_mpi.core.events import (
     Terminated,
     Unrun,
 )
+from alamo_mpi.core.gang import GangQueue
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.invariants import check_programs
 from alamo_mpi.core.program import Program
@@ -77,6 +79,8 @@ class Scheduler:
         self._queue: list[int] = []
         #: Number of ready tasks in all programs.
         self._nready = 0
+        #: Jobs that wait for enough idle workers.
+        self._jobs = GangQueue()
         #: Chunks on workers, by number.
         self._chunks: dict[int, Chunk] = {}
         self._next_chunk = 0
@@ -122,7 +126,7 @@ class Scheduler:
             self._commands.append(Finished(program))
         self._ended.clear()
         self._fill()
-        if self._chunks and not self._nready and not self._terminated:
+        if self._chunks and not (self._nready and not self._jobs) and not self._terminated:
             rank = self._crew.recall(self._now)
             if rank is not None:
                 self._commands.append(RecallTail(rank))
@@ -170,8 +174,9 @@ class Scheduler:
         chunk = self._chunks.get(event.chunk)
         if chunk is None or event.ended > chunk.size - chunk.done:
             raise InternalError(f"{event} does not fit the chunks on the workers: {self._chunks}")
-        for kind, (count, seconds) in event.seconds.items():
-            self._durations.observe(kind, count, seconds)
+        if not chunk.gang:  # what a job takes says nothing about tasks of one worker
+            for kind, (count, seconds) in event.seconds.items():
+                self._durations.observe(kind, count, seconds)
         for program, indices, offset in chunk.advance(event.ended):
             self._commands.append(Settled(program, indices, offset, chunk.rank))
             if program.graph is None and not event.failures and not program.watchers:
@@ -299,6 +304,9 @@ class Scheduler:
         program.states[index] = _READY
         if program.ready_at is not None:
             program.ready_at[index] = self._now
+        if index in program.widths:
+            self._jobs.push(program, index)
+            return
         program.ready.push(index, program.home(index) if program.homes else None)
         self._nready += 1
         if not program.queued:
@@ -316,6 +324,7 @@ class Scheduler:
         """Cancel every task that is on no worker."""
         self._nready -= program.ready.count
         program.ready.drain()
+        self._jobs.drop(program)
         for index in range(program.ntasks):
             if program.states[index] < _RUNNING:
                 self._cancel_one(program, index)
@@ -359,20 +368,39 @@ class Scheduler:
         return None
 
     def _fill(self) -> None:
-        """Give chunks to workers while there are both."""
+        """Give jobs and chunks to workers while there are both."""
+        if self._jobs:
+            self._give(held=True)
+            self._start_jobs()
+        if not self._jobs:
+            self._give(held=False)
+
+    def _start_jobs(self) -> None:
+        """Start jobs, in order, while enough workers are idle."""
+        while self._jobs and self._jobs.width <= self._crew.nidle:
+            gang = self._crew.muster(self._jobs.width)
+            self._send(Chunk.of_job(self._next_chunk, gang, *self._jobs.pop()))
+
+    def _give(self, *, held: bool) -> None:
+        """Give chunks to workers: while they are held back for a job, to those who had one."""
         while (program := self._head()) is not None:
-            rank = self._crew.next(program.ready, self._nready)
+            if held:
+                rank = self._crew.next_after_job()
+            else:
+                rank = self._crew.next(program.ready, self._nready)
             if rank is None:
                 return
-            chunk = self._cut(rank, program)
-            self._crew.give(chunk, self._now)
-            self._chunks[chunk.number] = chunk
-            self._commands.append(SendChunk(chunk))
+            self._send(self._cut(rank, program))
+
+    def _send(self, chunk: Chunk) -> None:
+        self._next_chunk = chunk.number + 1
+        self._crew.give(chunk, self._now)
+        self._chunks[chunk.number] = chunk
+        self._commands.append(SendChunk(chunk))
 
     def _cut(self, rank: int, program: Program) -> Chunk:
         """Cut the next chunk for a worker, from a program with ready tasks on."""
         chunk = Chunk(self._next_chunk, rank)
-        self._next_chunk += 1
         budget = SHORTEST_S
         each_s = self._durations.of(program.kind(program.ready.peek(rank)))
         if each_s is not None:
@@ -402,5 +430,6 @@ class Scheduler:
         InternalError
             Naming the first contradiction.
         """
-        check_programs(self._programs, self._chunks, self._nready)
+        check_programs(self._programs, self._chunks, self._nready, self._jobs.waiting())
+        self._jobs.check(len(self._crew.workers))
         self._crew.check()

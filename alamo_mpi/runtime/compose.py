@@ -78,6 +78,7 @@ class Composer:
             blobs=blobs,
             uids=uids[0] if isinstance(uids, range) else list(uids),
             record=record,
+            gang=chunk.gang,
         )
 
     def _definitions(self, kinds: int | list[int], rank: int) -> dict[int, bytes]:

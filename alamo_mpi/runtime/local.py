@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime.capture import Capture
+from alamo_mpi.runtime.jobsite import JobSite
 from alamo_mpi.runtime.spool import Spilled
 from alamo_mpi.runtime.worker import Worker
 
@@ -63,8 +65,8 @@ class LocalOutput:
 
 
 def local_worker(
-    send: Callable[[int, Any], None], poll: Callable[[], bool]
+    world: World, send: Callable[[int, Any], None], poll: Callable[[], bool]
 ) -> tuple[Worker, LocalOutput]:
     """Return a worker for this process, and what captures its tasks' output."""
     output = LocalOutput()
-    return Worker(0, send, poll, lambda: False, output), output
+    return Worker(0, send, poll, lambda: False, output, JobSite(world, send)), output

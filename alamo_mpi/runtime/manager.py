@@ -124,7 +124,7 @@ class Manager:
         self._local: Worker | None = None
         self._output: LocalOutput | None = None
         if world.size == 1:
-            self._local, self._output = local_worker(self._transport.send, self.turn)
+            self._local, self._output = local_worker(world, self._transport.send, self.turn)
         self._driver = Driver(self.turn, self._is_busy)
 
     # For clients ------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ class Calls(NamedTuple):
     uids: list[int]
     functions: list[Callable[..., Any]]
     arguments: list[tuple[Any, ...]]
+    #: Task -> number of workers that it takes, for jobs.
+    widths: Mapping[int, int]
 
 
 class Preparer:
@@ -96,7 +98,15 @@ class Preparer:
         alike: int | list[int] = kinds
         if kinds and kinds.count(kinds[0]) == len(kinds):
             alike = kinds[0]
-        program = Program(self._started, alike, len(kinds), graph, externals, record=record)
+        program = Program(
+            self._started,
+            alike,
+            len(kinds),
+            graph,
+            externals,
+            record=record,
+            widths=calls.widths,
+        )
         self._started += 1
         submission = Submission(program, _compact(calls.uids), names, arguments)
         submission.blobs = blobs

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from alamo_mpi.mpi.announced import without_rank
+from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.runtime.ends import at_end
 from alamo_mpi.runtime.spool import LOWEST_PRIVATE_FD
 
@@ -96,7 +96,7 @@ def run_program(invocation: Invocation) -> int:
 def _request(invocation: Invocation, cwd: bytes) -> dict[str, Any]:
     environment = invocation.options["env"]
     if environment is None:
-        environment = without_rank(os.environ)
+        environment = scrubbed(os.environ)
     elif "ALAMO_GATEWAY" in os.environ:
         # How it finds the services of this rank; nobody could have known.
         environment = {"ALAMO_GATEWAY": os.environ["ALAMO_GATEWAY"], **environment}

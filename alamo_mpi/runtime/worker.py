@@ -46,6 +46,7 @@ from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.execute import Executor, Interruption, Output, Work
 from alamo_mpi.runtime.inputs import Inputs
+from alamo_mpi.runtime.jobsite import JobSite
 from alamo_mpi.runtime.report import Report
 
 __all__ = ["MANAGER", "Worker", "serve"]
@@ -85,6 +86,8 @@ class Worker:
         Tells whether a large message is under way.
     output
         Captures what tasks write.
+    site
+        Where ranks of jobs are started.
     """
 
     def __init__(
@@ -94,8 +97,10 @@ class Worker:
         poll: Callable[[], bool],
         moving: Callable[[], bool],
         output: Output,
+        site: JobSite,
     ) -> None:
         self.rank = rank
+        self.site = site
         self.stopped = False
         self._send = send
         self._poll = poll
@@ -122,6 +127,7 @@ class Worker:
                 # Noted before it leaves the inbox: a recall or interruption finds it in one place.
                 work = self._current = self._inbox[0]
                 self._inbox.popleft()
+                self.site.lead(work)
                 self.executor.run(work)
                 self._current = None
                 self._inputs.release(work.remote)
@@ -154,7 +160,7 @@ class Worker:
             _configure(message)
         elif isinstance(message, Stop):
             self.stopped = True
-        elif not isinstance(message, Wake):
+        elif not (self.site.dispatch(message) or isinstance(message, Wake)):
             raise InternalError(f"rank {self.rank} cannot handle {message} from rank {source}")
 
     def _receive(self, run: Run) -> None:
@@ -315,7 +321,8 @@ def serve(world: World) -> None:
     def moving() -> bool:
         return transport.moving
 
-    worker = Worker(world.rank, transport.send, poll, moving, capture)
+    site = JobSite(world, transport.send)
+    worker = Worker(world.rank, transport.send, poll, moving, capture, site)
     pool.wake_with(transport.send)
     restore = _set_up_interruption(worker)
     interval = sys.getswitchinterval()
@@ -328,6 +335,7 @@ def serve(world: World) -> None:
     finally:
         ends.give_back()
         service.stop()
+        site.close()
         sys.setswitchinterval(interval)
         restore()
         transport.close()

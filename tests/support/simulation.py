@@ -244,6 +244,8 @@ class World:
         self.met: set[str] = set()
         self.nevents = 0
         self._workers = {rank: SimulatedWorker(self, rank) for rank in range(1, nworkers + 1)}
+        #: Workers taken by a job that another one leads, by the number of its chunk.
+        self.members: dict[int, tuple[int, ...]] = {}
         #: Tasks of each chunk that the manager has not heard the end of, by rank and number.
         self._owed: dict[int, dict[int, int]] = {rank: {} for rank in self._workers}
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -340,6 +342,7 @@ class World:
                     owed[number] -= count
                     if not owed[number]:
                         del owed[number]
+                        self.members.pop(number, None)
                         if isinstance(event, TailReturned):
                             self.met.add("whole chunk")
 
@@ -348,6 +351,7 @@ class World:
             chunk, rank = command.chunk, command.chunk.rank
             work = _Work(chunk)
             assert work.tasks
+            self._check_gang(chunk)
             self._owed[rank][chunk.number] = len(work.tasks)
             self._send(rank, True, lambda: self._workers[rank].receive_chunk(work))
         elif isinstance(command, (RecallTail, Interrupted)):
@@ -373,12 +377,43 @@ class World:
         assert program.states[index] == state
         self.finals[key] = state
 
+    def _check_gang(self, chunk: Chunk) -> None:
+        """A job gets as many workers as it asked for, all of them with nothing else to do."""
+        taken = {rank for gang in self.members.values() for rank in gang}
+        assert chunk.rank not in taken, f"worker {chunk.rank} of a job gets something else"
+        program, index = chunk.at(0)
+        width = program.widths.get(index)
+        assert len(chunk.gang) == (width or 0)
+        if width is None:
+            return
+        self.met.add("job")
+        assert chunk.size == 1
+        assert chunk.rank == chunk.gang[0]
+        assert len(set(chunk.gang)) == width
+        assert not taken & set(chunk.gang), "a worker is taken by two jobs"
+        busy = {rank for rank in chunk.gang[1:] if self._owed[rank]}
+        busy |= {chunk.rank} if len(self._owed[chunk.rank]) > 1 else set()
+        assert not busy, f"a job takes {busy}, which have something to do"
+        self.members[chunk.number] = chunk.gang[1:]
+
     def _check_workers(self) -> None:
         """Look for work that is not given out, and for more than a worker may have."""
-        ready = sum(
-            job.program.states[: job.program.ntasks].count(State.READY)
-            for job in self.jobs.values()
-        )
-        idle = [rank for rank, owed in self._owed.items() if not owed]
-        assert not (ready and idle), f"{ready} tasks are ready while {idle} have nothing to do"
+        ready, widths = 0, []
+        for job in sorted(self.jobs.values(), key=lambda job: job.program.pid):
+            program = job.program
+            for index in range(program.ntasks):
+                if program.states[index] == State.READY:
+                    if index in program.widths:
+                        widths.append((program.pid, program.widths[index]))
+                    else:
+                        ready += 1
+        taken = {rank for gang in self.members.values() for rank in gang}
+        idle = [rank for rank, owed in self._owed.items() if not owed and rank not in taken]
+        if widths:
+            self.met.add("waiting job")
+            # Of one program, whichever job was ready first is at the head.
+            widest = max(width for pid, width in widths if pid == widths[0][0])
+            assert len(idle) < widest, f"jobs {widths} wait while {idle} have nothing to do"
+        else:
+            assert not (ready and idle), f"{ready} tasks are ready while {idle} have nothing to do"
         assert max(len(owed) for owed in self._owed.values()) <= 2

@@ -29,6 +29,7 @@ TOP_LEVEL = {
     "handle": "surface",
     "inference": "surface",
     "process": "surface",
+    "job": "surface",
     "queue": "surface",
     "session": "surface",
     "skipbody": "surface",

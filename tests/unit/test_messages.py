@@ -24,6 +24,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
         {},
         9,
         False,
+        (1, 2),
     ),
     "Recall": (),
     "Interrupt": ([3, 4],),
@@ -36,6 +37,8 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Progress": (3, 2, None, {}, {1: 1 << 20}, {0: (b"out", b"")}, {1: (2, 0.5)}, None),
     "Returned": ({3: 2},),
     "Wake": (),
+    "Enlist": (4, ["python"], {"A": "b"}, "", ""),
+    "Dismiss": (4, ("mpich_shm_1_",), ()),
 }
 
 

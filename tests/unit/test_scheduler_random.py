@@ -72,7 +72,17 @@ def random_seconds(rng: random.Random, ntasks: int, nkinds: int) -> tuple[list[i
     return kinds, [min(means[kind] * rng.paretovariate(0.6), 0.1) for kind in kinds]
 
 
-def random_sample(rng: random.Random, pid: int, earlier: list[Sample], *, failing: bool) -> Sample:
+def random_widths(rng: random.Random, ntasks: int, nworkers: int) -> dict[int, int]:
+    """Return the tasks that take several workers, or one as a job, and how many."""
+    if rng.random() < 0.5:
+        return {}
+    share = rng.choice([0.1, 0.5, 1.0])
+    return {i: rng.randint(1, nworkers) for i in range(ntasks) if rng.random() < share}
+
+
+def random_sample(
+    rng: random.Random, pid: int, earlier: list[Sample], nworkers: int, *, failing: bool
+) -> Sample:
     ntasks = rng.choice([0, 1, 2, 3, 5, 8, 13, 21, 34])
     steps, leaves = random_steps(rng, ntasks)
     if rng.random() < 0.2:
@@ -102,6 +112,7 @@ def random_sample(rng: random.Random, pid: int, earlier: list[Sample], *, failin
         graph if graph.nedges or rng.random() < 0.5 else None,
         externals,
         record=rng.random() < 0.3,
+        widths=random_widths(rng, ntasks, nworkers),
     )
     after: list[set[Key]] = [set() for _ in range(ntasks)]
     for before, then in oracle.ordered_pairs(steps, board.domain):
@@ -152,9 +163,10 @@ def play(seed: int, *, failing: bool, ending: bool = False) -> tuple[World, list
     """Run one random history to its end; the world checks each step of it."""
     rng = random.Random(seed)
     samples: list[Sample] = []
+    nworkers = rng.choice([1, 2, 3, 5, 8])
     for pid in range(rng.randint(1, 4)):
-        samples.append(random_sample(rng, pid, samples, failing=failing))
-    world = World(rng.choice([1, 2, 3, 5, 8]), rng, random_manners(rng))
+        samples.append(random_sample(rng, pid, samples, nworkers, failing=failing))
+    world = World(nworkers, rng, random_manners(rng))
     span = sum(sum(sample.job.seconds) for sample in samples)
     when = 0.0
     for sample in samples:
@@ -222,7 +234,7 @@ def test_termination_ends_every_task_and_changes_no_end(block: int) -> None:
 
 
 def test_the_histories_have_in_them_what_they_are_for() -> None:
-    """The seeds reach recalls, whole chunks given back, interruptions, joins and externals."""
+    """The seeds reach recalls, whole chunks given back, interruptions, joins, externals, jobs."""
     seen = set()
     for seed in range(120):
         world, samples = play(seed, failing=True, ending=seed % 2 == 0)
@@ -231,4 +243,7 @@ def test_the_histories_have_in_them_what_they_are_for() -> None:
         seen |= {"join" for sample in samples if sample.graph.nnodes > sample.graph.ntasks}
         seen |= {"external" for sample in samples if sample.job.program.externals}
     states = {"DONE", "FAILED", "SKIPPED", "CANCELLED"}
-    assert seen == states | {"join", "external", "tail", "whole chunk", "no tail", "interrupted"}
+    assert seen == states | {
+        *("join", "external", "tail", "whole chunk", "no tail", "interrupted"),
+        *("job", "waiting job"),
+    }

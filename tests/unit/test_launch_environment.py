@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from alamo_mpi.mpi.announced import ranks_of_launcher, speaks_for_all, without_rank
+from alamo_mpi.core.launch import scrubbed
+from alamo_mpi.mpi.announced import ranks_of_launcher, speaks_for_all
 
 RANK = [
     {
@@ -14,7 +15,12 @@ RANK = [
         "MPI_LOCALRANKID": "1",
         "HYDI_CONTROL_FD": "7",
     },
-    {"PMIX_RANK": "1", "PMIX_NAMESPACE": "n", "OMPI_COMM_WORLD_SIZE": "4", "PRTE_MCA_ess": "x"},
+    {
+        "PMIX_RANK": "1",
+        "PMIX_NAMESPACE": "n",
+        "OMPI_COMM_WORLD_SIZE": "4",
+        "PRTE_MCA_ess_base": "x",
+    },
     {"SLURM_PROCID": "1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"},
 ]
 JOB = {
@@ -31,8 +37,8 @@ JOB = {
 
 @pytest.mark.parametrize("marks", RANK)
 def test_the_marks_of_a_rank_go_and_what_describes_the_job_stays(marks: dict[str, str]) -> None:
-    assert without_rank({**JOB, **marks}) == JOB
-    assert ranks_of_launcher(without_rank({**JOB, **marks})) is None
+    assert scrubbed({**JOB, **marks}) == JOB
+    assert ranks_of_launcher(scrubbed({**JOB, **marks})) is None
 
 
 def test_a_process_without_marks_speaks_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
