@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.handle import AsyncDict
+from alamo_mpi.placed import ranks_for, refuse_what_is_for_jobs
 from alamo_mpi.runtime import packing
+from alamo_mpi.runtime.confined import Limits
 from alamo_mpi.runtime.processes import Invocation, Stream, run_program
 from alamo_mpi.runtime.submission import Decoding
 from alamo_mpi.task import Accesses, Task, _Function
 
 if TYPE_CHECKING:
     from alamo_mpi.batch import Batch
+    from alamo_mpi.core.policy import Policy
     from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["process"]
@@ -37,7 +40,7 @@ _CONSTANTS = {
 class _Process(_Function):
     """A run of a program."""
 
-    __slots__ = ("_decoding", "_invocation")
+    __slots__ = ("_decoding", "_invocation", "_ranks")
 
     def __init__(
         self,
@@ -48,12 +51,14 @@ class _Process(_Function):
         callback_args: tuple[Any, ...],
         reads: Accesses,
         writes: Accesses,
+        ranks: frozenset[int] | None,
     ) -> None:
         _Function.__init__(
             self, batch, run_program, (invocation,), callback_func, callback_args, reads, writes
         )
         self._invocation = invocation
         self._decoding = decoding
+        self._ranks = ranks
 
     def _name(self) -> str:
         args = self._invocation.args
@@ -102,6 +107,7 @@ def process(
     *,
     check: bool = False,
     timeout: float | None = None,
+    policy: Policy | None = None,
 ) -> _Process:
     """Create a task that runs a program, with the arguments of `subprocess.Popen`.
 
@@ -140,6 +146,8 @@ def process(
         Let an exit status other than 0 be an error of the task, which stops its RAW successors.
     timeout : float, optional
         Seconds after which the program and its process group are ended.
+    policy : Policy, optional
+        Where and how it runs; see ``docs/processes.md``.
 
     Returns
     -------
@@ -150,7 +158,8 @@ def process(
     ------
     TypeError, ValueError, LookupError
         For what is no argument of `subprocess.Popen`, or cannot cross to another process: open
-        files, descriptors, ``pass_fds``, and the arguments for Windows.
+        files, descriptors, ``pass_fds``, and the arguments for Windows; and for a policy that no
+        worker can honour.
     SerializationError
         If `preexec_fn` cannot be pickled.
 
@@ -164,6 +173,8 @@ def process(
     The task ends when its program does.  What is left of its process group is killed then; a
     process that is to live on calls ``setsid``, and lives until this program ends.
     """
+    ranks = ranks_for(self, policy, masks=True)
+    refuse_what_is_for_jobs(policy)
     _refuse_what_cannot_cross(startupinfo, creationflags, pass_fds, process_group)
     for name, number in {"bufsize": bufsize, "pipesize": pipesize}.items():
         _index(name, number)
@@ -188,9 +199,11 @@ def process(
         stderr=_stream("stderr", stderr),
         check=bool(check),
         timeout=_seconds(timeout),
+        limits=Limits.of(policy),
     )
     decoding = _decoding(encoding, errors, bool(text or universal_newlines))
-    return _Process(self, invocation, decoding, callback_func, callback_args, reads, writes)
+    callback = (callback_func, callback_args)
+    return _Process(self, invocation, decoding, *callback, reads, writes, ranks)
 
 
 def _refuse_what_cannot_cross(

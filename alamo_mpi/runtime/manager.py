@@ -54,6 +54,7 @@ from alamo_mpi.runtime import ends, pool
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
+from alamo_mpi.runtime.device import seats, table
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
@@ -115,6 +116,8 @@ class Manager:
         self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
         self._fetches: dict[Key, list[tuple[Any] | None]] = {}
+        #: What each rank has, for the policies of tasks.
+        self.seats = seats(world.hosts, world.told)
         self._search_path: list[str] = []
         self._abandoned: deque[LiveBatch] = deque()
         self._stopped: dict[int, float] = {}
@@ -148,6 +151,8 @@ class Manager:
             live = self.roster.open(num_workers, recorder)
             name = f"alamo_mpi.batch.{live.number}"
             logging.getLogger(name).setLevel(log_level)
+            if any(seat.gpus for seat in self.seats):
+                logging.getLogger(name).info("GPUs:\n%s", table(self.seats, live.ranks))
             for rank in live.ranks:
                 self._send(rank, Configure(None, name, log_level))
         return live

@@ -20,6 +20,7 @@ import time
 from typing import Any, NamedTuple
 
 from alamo_mpi.core.launch import scrubbed
+from alamo_mpi.runtime.confined import Limits, environment_of
 from alamo_mpi.runtime.ends import at_end
 from alamo_mpi.runtime.spool import LOWEST_PRIVATE_FD
 
@@ -54,6 +55,7 @@ class Invocation(NamedTuple):
     stderr: Stream
     check: bool
     timeout: float | None
+    limits: Limits | None
 
 
 def run_program(invocation: Invocation) -> int:
@@ -104,10 +106,10 @@ def _request(invocation: Invocation, cwd: bytes) -> dict[str, Any]:
     return {
         "args": invocation.args,
         **invocation.options,
-        "env": environment,
+        "env": environment_of(invocation.limits, environment),
         "cwd": cwd,
         "preexec": preexec,
-        "cpus": None,
+        "cpus": None if invocation.limits is None else invocation.limits.cpus,
     }
 
 

@@ -205,6 +205,9 @@ def _start(request: dict[str, Any], fds: list[int]) -> int:
     if cpus is not None:
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, cpus)
+        if os.sched_getaffinity(0) != set(cpus):
+            os.sched_setaffinity(0, before)
+            raise OSError(f"this host gives its programs not all of the CPUs {cpus}")
     try:
         program = subprocess.Popen(
             stdin=fds[0], stdout=fds[1], stderr=fds[2], start_new_session=True, **request
