@@ -14,12 +14,16 @@ from alamo_mpi.core import access
 from alamo_mpi.core.access import AccessTarget, DataAccess
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
+from alamo_mpi.job import job as _job
+from alamo_mpi.placed import _Placed
+from alamo_mpi.process import process as _process
 from alamo_mpi.submitting import make_submission
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from alamo_mpi.core.policy import Policy
     from alamo_mpi.extras.telemetry import Telemetry
     from alamo_mpi.runtime.service import BatchService, BatchState
 
@@ -124,6 +128,7 @@ class Batch:
         callback_args: tuple[Any, ...] = (),
         reads: Accesses = None,
         writes: Accesses = None,
+        policy: Policy | None = None,
     ) -> _Function:
         """Create a task that calls a function.
 
@@ -143,6 +148,8 @@ class Batch:
             Further arguments of the callback.
         reads, writes : DataAccess or iterable of DataAccess, optional
             What the function accesses.
+        policy : Policy, optional
+            Where and how it runs; see ``docs/processes.md``.
 
         Returns
         -------
@@ -154,7 +161,7 @@ class Batch:
         TypeError
             If `func` or `callback_func` cannot be called, or an access is none.
         ValueError
-            If an argument is a task of another batch.
+            If an argument is a task of another batch, or no worker can honour the policy.
 
         Notes
         -----
@@ -178,12 +185,19 @@ class Batch:
         for at, each in enumerate(args):
             if isinstance(each, (Task, AsyncDict)):
                 given.append((at, self._producer(each)))
-        task = _Function(self, func, args, callback_func, callback_args, reads, writes)
+        more = (callback_func, callback_args, reads, writes)
+        if policy is None:
+            task = _Function(self, func, args, *more)
+        else:
+            task = _Placed(self, func, args, *more, policy)
         if declared:
             task._accesses = (*task._accesses, *declared)
         if given:
             task._results_of = given
         return task
+
+    process = _process
+    job = _job
 
     def _producer(self, argument: Task | AsyncDict) -> Task:
         """Return the task whose result an argument stands for."""

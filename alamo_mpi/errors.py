@@ -20,6 +20,7 @@ __all__ = [
     "DDictTimeoutError",
     "DependencyError",
     "InternalError",
+    "JobError",
     "LaunchError",
     "RemoteError",
     "RemoteTraceback",
@@ -103,6 +104,32 @@ class RemoteTraceback(Exception):  # noqa: N818 - a cause to be shown, never rai
 
     def __str__(self) -> str:
         return self.text
+
+
+class JobError(AlamoError):
+    """A job was ended from outside its program's own will, or could not be started.
+
+    Attributes
+    ----------
+    rank : int or None
+        The rank, in the job's own communicator, that is to blame; None if it is the whole job, as
+        after a time-out.
+    host : str
+        The name of that rank's host.
+    status : int or None
+        Its exit status, or what it gave MPI_Abort; negative for a signal.
+    signal : str or None
+        The name of the signal that ended it.
+    exception : BaseException or None
+        What the callable raised there, or why the program could not be started.
+    stderr : str
+        The end of what that rank wrote to stderr.
+    """
+
+    status: int | None = None
+    signal: str | None = None
+    exception: BaseException | None = None
+    stderr: str = ""
 
 
 class WorkersBusyError(AlamoError, RuntimeError):

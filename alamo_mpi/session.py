@@ -113,9 +113,10 @@ def _start_program() -> Session:
     with told_once(first=speaks_for_all()):
         check_fit()
     from alamo_mpi.mpi.world import World, unlink_shared_memory
+    from alamo_mpi.runtime.device import inventory
     from alamo_mpi.runtime.pool import open_pool
 
-    world = World()
+    world = World(about=inventory())
     # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
     unlink_shared_memory()
     # N programs of one rank each have a rank 0; which is the first, the launcher has said.
@@ -166,12 +167,13 @@ def _serve_program(world: World) -> None:
 
 def _serve(world: World) -> None:
     """Run this rank as a worker until rank 0 says stop."""
-    from alamo_mpi.runtime import serving
+    from alamo_mpi.runtime import device, serving
 
     previous = _ignore_interrupts()
     _process.serving = world
     try:
-        serving.serve(world)
+        with device.visible(device.shared(world.hosts, world.told)[world.rank]):
+            serving.serve(world)
     finally:
         _process.serving = None
         if previous is not None:
@@ -241,11 +243,12 @@ class serve:  # noqa: N801 - a context manager, used like a function
     def __enter__(self) -> Session:
         frame = check_caller(sys._getframe(1))
         from alamo_mpi.mpi.world import World
+        from alamo_mpi.runtime.device import inventory
         from alamo_mpi.runtime.pool import open_pool
 
         with _process.lock:
             self._check_free()
-            world = World(self._comm)
+            world = World(self._comm, inventory())
             open_pool(world)
             if world.rank == 0:
                 self._session = _process.session = _open(world)

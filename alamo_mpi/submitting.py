@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alamo_mpi.errors import TaskStateError
+from alamo_mpi.job import widths_of
+from alamo_mpi.placed import pins_of
 from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Task, _Compiled, _Function
 
@@ -38,6 +40,8 @@ def make_submission(
         [each._uid for each in tasks],
         [each._function for each in tasks],
         [each._arguments for each in tasks],
+        widths_of(tasks, live.num_workers),
+        pins_of(tasks),
     )
     inputs = _inputs(task, tasks)
     locality = None
@@ -52,6 +56,8 @@ def make_submission(
     for index, each in enumerate(tasks):
         if each._callback is not None:
             submission.callbacks[index] = each._callback
+        if type(each) is not _Function:
+            each._enter(submission, index)
     submission.callbacks_left = len(submission.callbacks)
     if isinstance(task, _Compiled) and task._callback is not None:
         submission.callback = task._callback

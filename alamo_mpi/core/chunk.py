@@ -46,9 +46,11 @@ class Chunk:
         Number of tasks, from the front, that have ended.
     loose : int
         Position of the last task that need not wait for the one right before it.
+    gang : tuple of int
+        Of a job, the workers that it takes, `rank` the first of them; else empty.
     """
 
-    __slots__ = ("done", "expected", "loose", "needs", "number", "parts", "rank", "size")
+    __slots__ = ("done", "expected", "gang", "loose", "needs", "number", "parts", "rank", "size")
 
     def __init__(self, number: int, rank: int) -> None:
         self.number = number
@@ -59,6 +61,23 @@ class Chunk:
         self.size = 0
         self.done = 0
         self.loose = 0
+        self.gang: tuple[int, ...] = ()
+
+    @classmethod
+    def of_job(cls, number: int, gang: tuple[int, ...], program: Program, index: int) -> Chunk:
+        """Return the chunk of one job, which is alone in it: its first worker leads the others."""
+        chunk = cls.alone(number, gang[0], program, index)
+        chunk.gang = gang
+        return chunk
+
+    @classmethod
+    def alone(cls, number: int, rank: int, program: Program, index: int) -> Chunk:
+        """Return a chunk of one ready task, behind which nothing is sent ahead."""
+        chunk = cls(number, rank)
+        chunk.expected = float("inf")
+        program.states[index] = _RUNNING
+        chunk._append(program, [index])
+        return chunk
 
     def take(self, program: Program, durations: Durations, budget_s: float) -> None:
         """Move ready tasks of `program` into this chunk, within `budget_s` seconds."""
@@ -212,7 +231,7 @@ class _Walk:
                     self._raw[successor] = [position]
             left = met.get(successor) or waiting[successor]
             met[successor] = left - 1
-            if left == 1 and successor not in program.doomed:
+            if left == 1 and not (successor in program.doomed or program.stands_alone(successor)):
                 if self.chain is None:
                     self.chain = successor
                 else:

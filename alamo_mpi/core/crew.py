@@ -12,13 +12,15 @@
    go on with it before the task that runs has ended.
 4. A suspended chunk is none of its worker's chunks.  While its task runs again (*resumed*), the
    worker is not idle, gets nothing, and can be asked for all that it has, as none of it runs.
+5. A job takes several idle workers at once: the first leads it and has its chunk, the others are
+   its members and have none until it ends.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from alamo_mpi.core.chunk import LONGEST_S, Chunk
 from alamo_mpi.core.invariants import expect
@@ -38,7 +40,17 @@ _SOON_S = 2 * LONGEST_S
 class Worker:
     """What is known of one worker."""
 
-    __slots__ = ("behind", "chunks", "patience_s", "rank", "recalled", "resumed", "since")
+    __slots__ = (
+        "after_job",
+        "behind",
+        "chunks",
+        "member",
+        "patience_s",
+        "rank",
+        "recalled",
+        "resumed",
+        "since",
+    )
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
@@ -56,6 +68,10 @@ class Worker:
         self.recalled = False
         #: Whether it was recalled and has ended no task since: it gets nothing ahead.
         self.behind = False
+        #: Whether it is taken by a job that another worker leads.
+        self.member = False
+        #: Whether a job was the last thing it had: what waits for a worker comes before another.
+        self.after_job = False
 
     @property
     def waiting(self) -> int:
@@ -96,7 +112,7 @@ class Crew:
         """Number of recalls that are not answered."""
         return sum(worker.recalled for worker in self.workers.values())
 
-    def next(self, ready: ReadySet, nready: int) -> int | None:
+    def next(self, ready: ReadySet, nready: int, wanted: Container[int] = ()) -> int | None:
         """Return the rank that gets the next chunk, None if nobody does.
 
         Parameters
@@ -105,6 +121,8 @@ class Crew:
             The tasks that the chunk begins with, not empty.
         nready
             Number of ready tasks in all.
+        wanted
+            Workers that get nothing ahead, since tasks wait that not all workers may run.
         """
         if self._idle:
             rank = ready.home_among(self._idle)
@@ -113,14 +131,40 @@ class Crew:
             chunk = worker.chunks[0]
             if worker.behind or worker.recalled or not ready.has_for(worker.rank):
                 continue
+            if worker.rank in wanted:
+                continue
             # Of long tasks the last few are left for whoever is idle first.
             if nready > len(self.workers) or chunk.expected <= _TINY_S * chunk.size:
                 return worker.rank
         return None
 
+    def next_after_job(self) -> int | None:
+        """Return an idle worker that a job was the last to have, None if there is none."""
+        return next((rank for rank in self._idle if self.workers[rank].after_job), None)
+
+    def idle(self, *, after_job: bool) -> list[int]:
+        """Return the workers that have nothing to do, or those of them that a job had last."""
+        ranks = reversed(self._idle)
+        return [rank for rank in ranks if not after_job or self.workers[rank].after_job]
+
+    def muster(self, width: int, allowed: frozenset[int] | None) -> tuple[int, ...] | None:
+        """Return `width` idle workers, neighbours where there is a choice: they share hosts.
+
+        None if there are not so many, of those that are allowed if only some are.
+        """
+        idle = sorted(self._idle if allowed is None else allowed.intersection(self._idle))
+        if len(idle) < width:
+            return None
+        first = min(range(len(idle) - width + 1), key=lambda at: idle[at + width - 1] - idle[at])
+        return tuple(idle[first : first + width])
+
     def give(self, chunk: Chunk, now: float) -> None:
         """Note that a chunk is sent to its worker."""
+        for rank in chunk.gang[1:]:
+            self.workers[rank].member = True
+            del self._idle[rank]
         worker = self.workers[chunk.rank]
+        worker.after_job = False
         worker.chunks.append(chunk)
         if len(worker.chunks) == 1:
             worker.since = now
@@ -141,10 +185,17 @@ class Crew:
             worker.resumed = None
         else:
             worker.chunks.remove(chunk)
-        self._relist(worker)
+        if not chunk.gang:
+            self._relist(worker)
+        for rank in chunk.gang:
+            member = self.workers[rank]
+            member.after_job, member.member = True, False
+            self._relist(member)
 
     def suspended(self, chunk: Chunk) -> None:
         """Note that what is left of a chunk waits, and takes no place on its worker."""
+        if chunk.gang:
+            raise InternalError(f"rank {chunk.rank} suspends a job, which keeps its workers")
         self.ended(chunk)
 
     def resumed(self, chunk: Chunk, now: float) -> None:
@@ -198,7 +249,8 @@ class Crew:
         for worker in self.workers.values():
             rank, count = worker.rank, len(worker.chunks)
             expect(count <= 2, f"worker {rank} has at most two chunks")
-            idle = count == 0 and worker.resumed is None
+            expect(not (count and worker.member), f"worker {rank} of a job has nothing else")
+            idle = count == 0 and worker.resumed is None and not worker.member
             expect(idle == (rank in self._idle), f"worker {rank} is listed if idle")
             expect(
                 (count == 1 and worker.resumed is None) or rank not in self._half,
@@ -207,7 +259,8 @@ class Crew:
 
     def _relist(self, worker: Worker) -> None:
         """Let a worker be found if it is idle, or through with its one chunk soon."""
-        rank, free = worker.rank, worker.resumed is None
+        rank = worker.rank
+        free = worker.resumed is None and not worker.member
         if free and not worker.chunks:
             self._idle.setdefault(rank, worker)
         else:

@@ -13,7 +13,10 @@ __all__ = ["check_programs", "expect"]
 
 
 def check_programs(
-    programs: Mapping[int, Program], chunks: Mapping[int, Chunk], nready: int
+    programs: Mapping[int, Program],
+    chunks: Mapping[int, Chunk],
+    nready: int,
+    apart: Mapping[int, int],
 ) -> None:
     """Hold states, ready sets, counters and chunks against each other; O(tasks).
 
@@ -24,7 +27,9 @@ def check_programs(
     chunks
         The chunks on workers by number.
     nready
-        How many tasks are thought to be ready.
+        How many tasks are thought to be ready, in the ready sets.
+    apart
+        Number of ready tasks of each program that wait elsewhere: jobs, and what not all may run.
 
     Raises
     ------
@@ -40,14 +45,15 @@ def check_programs(
     sent = set(on_workers)
     expect(len(sent) == len(on_workers), "no task is on two workers")
     for program in programs.values():
-        _check_program(program, {index for pid, index in sent if pid == program.pid})
+        mine = {index for pid, index in sent if pid == program.pid}
+        _check_program(program, mine, apart.get(program.pid, 0))
     ready = sum(program.ready.count for program in programs.values())
     expect(nready == ready, f"{nready} tasks are ready, not {ready}")
 
 
-def _check_program(program: Program, sent: set[int]) -> None:
+def _check_program(program: Program, sent: set[int], napart: int) -> None:
     states = program.states[: program.ntasks]
-    nready = states.count(State.READY)
+    nready = states.count(State.READY) - napart
     expect(program.ready.count == nready, "the ready set holds the ready tasks", program)
     expect(not nready or program.queued, "a program with ready tasks is queued", program)
     final = sum(state >= FIRST_FINAL for state in states)

@@ -16,6 +16,7 @@ message                 from        to          received by
 `Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
 `Suspend`, `Resume`     worker      manager     ``Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
+`Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
@@ -45,12 +46,15 @@ __all__ = [
     "Answer",
     "Ask",
     "Configure",
+    "Dismiss",
     "Drop",
     "Ended",
+    "Enlist",
     "Failure",
     "Fetch",
     "Forget",
     "Interrupt",
+    "Key",
     "Leave",
     "Over",
     "Progress",
@@ -71,6 +75,8 @@ __all__ = [
 Payload = Any
 #: Where a client is: its rank, and which of that rank's connections; 0 is the rank itself.
 Address = tuple[int, int]
+#: Names a kept value; see `Fetch`.
+Key = tuple[int, str] | tuple[int, str, int]
 
 #: `Failure.root` of a task that failed itself, and of one that was interrupted from outside.
 OWN = -1
@@ -118,6 +124,8 @@ class Run(NamedTuple):
     record: bool
     #: How deep its tasks are nested: 0 for what the main program has started.
     depth: int
+    #: Of a job, which is alone in its chunk, the workers that it has taken, this one first.
+    gang: tuple[int, ...] = ()
 
 
 class Recall(NamedTuple):
@@ -145,21 +153,24 @@ class Forget(NamedTuple):
     """Free these blobs and kept values."""
 
     blobs: list[int]
-    #: Keys as in `Fetch`.
+    #: (uid, "result", "stdout" or "stderr").
     values: list[tuple[int, str]]
 
 
 class Fetch(NamedTuple):
     """Send a kept value."""
 
-    #: (uid, "result", "stdout" or "stderr").
-    key: tuple[int, str]
+    #: (uid, "result"), or (uid, "stdout" or "stderr", number of the first byte that is wanted).
+    key: Key
 
 
 class Value(NamedTuple):
-    """The answer to `Fetch`; ``payload`` is a 1-tuple, or None if the value is not there."""
+    """The answer to `Fetch`; ``payload`` is a 1-tuple, or None if the value is not there.
 
-    key: tuple[int, str]
+    Of an output it is a piece, as long as the worker likes to send at once.
+    """
+
+    key: Key
     payload: tuple[Payload] | None
 
 
@@ -175,6 +186,28 @@ class Stopped(NamedTuple):
 
 class Wake(NamedTuple):
     """Look often for a while: operations on this rank's memory are coming from another node."""
+
+
+class Enlist(NamedTuple):
+    """Start what will run a rank of a job, as a process of this worker."""
+
+    job: int
+    argv: list[str]
+    #: Variables to set.
+    env: dict[str, str]
+    #: A file to be written for it, readable by this user alone, and what is in it; or neither.
+    path: str
+    content: str
+
+
+class Dismiss(NamedTuple):
+    """The job is over: see that nothing is left of what was started for it."""
+
+    job: int
+    #: How names of files in shared memory begin that its MPI may have left.
+    shared: tuple[str, ...]
+    #: Process groups that nobody watches over.
+    orphans: tuple[int, ...]
 
 
 class Progress(NamedTuple):
@@ -284,6 +317,8 @@ class Submit(NamedTuple):
     inputs: dict[int, list[tuple[int, int, int]]]
     #: ntasks, indegree, succ_start, succ and hazard of the graph as bytes; None without edges.
     graph: tuple[int, bytes, bytes, bytes, bytes] | None
+    #: Task -> number of workers that it takes at once, for those that are jobs.
+    widths: dict[int, int]
 
 
 class Drop(NamedTuple):
@@ -344,6 +379,8 @@ KINDS: tuple[type[Any], ...] = (
     Drop,
     Ended,
     Over,
+    Enlist,
+    Dismiss,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

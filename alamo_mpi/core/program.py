@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.hazards import Hazard
@@ -38,6 +38,10 @@ class Program:
         Whether to keep when each task became ready.
     depth
         How many tasks deep its submitter is nested; deeper programs are served first.
+    widths
+        Task -> number of workers that it takes at once, for those that are jobs.
+    pins
+        Task -> the workers that may run it, for those that not all may.
 
     Notes
     -----
@@ -57,6 +61,7 @@ class Program:
         "order",
         "owner",
         "pid",
+        "pins",
         "queued",
         "ready",
         "ready_at",
@@ -65,6 +70,7 @@ class Program:
         "states",
         "waiting",
         "watchers",
+        "widths",
     )
 
     def __init__(
@@ -77,6 +83,8 @@ class Program:
         *,
         record: bool = False,
         depth: int = 0,
+        widths: Mapping[int, int] | None = None,
+        pins: Mapping[int, frozenset[int]] | None = None,
     ) -> None:
         self.pid = pid
         self.depth = depth
@@ -86,7 +94,9 @@ class Program:
         self.cancelled = False
         self.kinds = kinds
         self.ntasks = ntasks
-        if graph is None and externals:
+        self.widths: Mapping[int, int] = widths or {}
+        self.pins: Mapping[int, frozenset[int]] = pins or {}
+        if graph is None and (externals or widths or pins):
             graph = Graph.independent(ntasks)
         self.graph = graph
         self.externals = externals
@@ -134,6 +144,10 @@ class Program:
     def home(self, index: int) -> int | None:
         """Return the rank that a task is best run on, if there is one."""
         return self.homes[index][1] if index in self.homes else None
+
+    def stands_alone(self, index: int) -> bool:
+        """Tell whether a task shares no chunk with others: a job, or not for every worker."""
+        return index in self.widths or index in self.pins
 
     def kind(self, index: int) -> int:
         """Return the function id of a task."""

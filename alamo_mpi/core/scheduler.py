@@ -14,6 +14,8 @@ them in order.  The rules:
 5. Who gets the next chunk, and who is asked to give back what it has not started, `crew` says.
 6. The chunk of a task that waits is *suspended*: one task is left of it, and it takes no place on
    its worker until that task runs again (resumed).
+7. A task that takes several workers at once, a job, is a chunk of its own; see `gang`.  So is one
+   that only some workers may run; see `pinned`.
 
 ``Scheduler.check`` asserts the invariants; the tests call it after every event.
 """
@@ -21,7 +23,8 @@ them in order.  The rules:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 
 from alamo_mpi.core.chunk import LONGEST_S, SHORTEST_S, Chunk
 from alamo_mpi.core.crew import Crew
@@ -43,8 +46,10 @@ from alamo_mpi.core.events import (
     Terminated,
     Unrun,
 )
+from alamo_mpi.core.gang import GangQueue
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.invariants import check_programs
+from alamo_mpi.core.pinned import PinnedQueue
 from alamo_mpi.core.program import DEPTH_SHIFT, Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import InternalError
@@ -86,6 +91,10 @@ class Scheduler:
         self._queue: list[int] = []
         #: Number of ready tasks in all programs.
         self._nready = 0
+        #: Jobs that wait for enough idle workers.
+        self._jobs = GangQueue()
+        #: Tasks that wait for one of the workers that may run them.
+        self._pinned = PinnedQueue()
         #: Chunks on workers, by number.
         self._chunks: dict[int, Chunk] = {}
         self._next_chunk = 0
@@ -137,7 +146,7 @@ class Scheduler:
             self._commands.append(Finished(program))
         self._ended.clear()
         self._fill()
-        if self._chunks and not self._nready and not self._terminated:
+        if self._chunks and not (self._nready and not self._jobs) and not self._terminated:
             rank = self._crew.recall(self._now)
             if rank is not None:
                 self._commands.append(RecallTail(rank))
@@ -185,8 +194,9 @@ class Scheduler:
         chunk = self._chunk(event.chunk, event)
         if event.ended > chunk.size - chunk.done:
             raise InternalError(f"{event} does not fit the chunks on the workers: {self._chunks}")
-        for kind, (count, seconds) in event.seconds.items():
-            self._durations.observe(kind, count, seconds)
+        if not chunk.gang:  # what a job takes says nothing about tasks of one worker
+            for kind, (count, seconds) in event.seconds.items():
+                self._durations.observe(kind, count, seconds)
         for program, indices, offset in chunk.advance(event.ended):
             self._commands.append(Settled(program, indices, offset, chunk.rank))
             if program.graph is None and not event.failures and not program.watchers:
@@ -352,6 +362,12 @@ class Scheduler:
         program.states[index] = _READY
         if program.ready_at is not None:
             program.ready_at[index] = self._now
+        if index in program.widths:
+            self._jobs.push(program, index)
+            return
+        if index in program.pins:
+            self._pinned.push(program, index)
+            return
         program.ready.push(index, program.home(index) if program.homes else None)
         self._nready += 1
         if not program.queued:
@@ -374,6 +390,8 @@ class Scheduler:
         """Cancel every task that is on no worker."""
         self._nready -= program.ready.count
         program.ready.drain()
+        self._jobs.drop(program)
+        self._pinned.drop(program)
         for index in range(program.ntasks):
             if program.states[index] < _RUNNING:
                 self._cancel_one(program, index)
@@ -417,20 +435,55 @@ class Scheduler:
         return None
 
     def _fill(self) -> None:
-        """Give chunks to workers while there are both."""
-        while (program := self._head()) is not None:
-            rank = self._crew.next(program.ready, self._nready)
-            if rank is None:
+        """Give jobs and chunks to workers while there are both."""
+        if self._jobs:
+            self._give(held=True)
+            self._start_jobs()
+        if not self._jobs:
+            self._give(held=False)
+
+    def _start_jobs(self) -> None:
+        """Start jobs, in order, while enough workers are idle."""
+        while self._jobs:
+            gang = self._crew.muster(self._jobs.width, self._jobs.allowed)
+            if gang is None:
                 return
-            chunk = self._cut(rank, program)
-            self._crew.give(chunk, self._now)
-            self._chunks[chunk.number] = chunk
-            self._commands.append(SendChunk(chunk))
+            self._send(Chunk.of_job(self._next_chunk, gang, *self._jobs.pop()))
+
+    def _give(self, *, held: bool) -> None:
+        """Give chunks to workers: while they are held back for a job, to those who had one."""
+        wanted: Container[int] = ()
+        if self._pinned:
+            self._give_pinned(held=held)
+            wanted = self._pinned.wanted()
+        while (program := self._head()) is not None:
+            if held:
+                rank = self._crew.next_after_job()
+            else:
+                rank = self._crew.next(program.ready, self._nready, wanted)
+            if rank is None:
+                break
+            self._send(self._cut(rank, program))
+        if self._pinned:  # of programs that came later
+            self._give_pinned(held=held)
+
+    def _give_pinned(self, *, held: bool) -> None:
+        """Give each idle worker a task that only it and its like may run."""
+        head = self._head()
+        for rank in self._crew.idle(after_job=held):
+            found = self._pinned.pop(rank, None if head is None else head.order)
+            if found is not None:
+                self._send(Chunk.alone(self._next_chunk, rank, *found))
+
+    def _send(self, chunk: Chunk) -> None:
+        self._next_chunk = chunk.number + 1
+        self._crew.give(chunk, self._now)
+        self._chunks[chunk.number] = chunk
+        self._commands.append(SendChunk(chunk))
 
     def _cut(self, rank: int, program: Program) -> Chunk:
         """Cut the next chunk for a worker, from a program with ready tasks on."""
         chunk = Chunk(self._next_chunk, rank)
-        self._next_chunk += 1
         budget = SHORTEST_S
         each_s = self._durations.of(program.kind(program.ready.peek(rank)))
         if each_s is not None:
@@ -460,5 +513,8 @@ class Scheduler:
         InternalError
             Naming the first contradiction.
         """
-        check_programs(self._programs, self._chunks, self._nready)
+        apart = Counter(self._jobs.waiting()) + Counter(self._pinned.waiting())
+        check_programs(self._programs, self._chunks, self._nready, apart)
+        self._jobs.check(len(self._crew.workers))
+        self._pinned.check(self._crew.workers)
         self._crew.check()

@@ -23,6 +23,7 @@ __all__ = [
     "Launcher",
     "check_singleton",
     "exec_ranks",
+    "family_of_library",
     "find_launcher",
     "launch_command",
     "misfit",
@@ -58,6 +59,31 @@ class Launcher:
     def argv(self, nranks: int, program: Sequence[str], *, oversubscribe: bool = True) -> list[str]:
         """Return the command line that runs `program` on `nranks` ranks."""
         return [*self.command, *self._options(oversubscribe), "-n", str(nranks), *program]
+
+    def job_argv(self, hosts: Sequence[str], program: Sequence[str], forward: str) -> list[str]:
+        """Return the command line that runs `program` beside the ranks of this program.
+
+        Parameters
+        ----------
+        hosts
+            Host name of each rank, those of one host one after the other.
+        program
+            Command line of each rank.
+        forward
+            A variable of the environment that each rank must have.
+        """
+        counts: dict[str, int] = {}
+        for host in hosts:
+            counts[host] = counts.get(host, 0) + 1
+        options: list[str] = []
+        if len(counts) > 1:
+            places = ",".join(f"{host}:{count}" for host, count in counts.items())
+            options += ["--host" if self.family == "Open MPI" else "-hosts", places]
+        if self.family == "Open MPI":
+            # Its default is one core each, counted anew by every launcher on the host.
+            options += ["--bind-to", "none", "-x", forward]
+        command = [*self.command, *self._options(True), *options]
+        return [*command, "-n", str(len(hosts)), *program]
 
     def _options(self, oversubscribe: bool) -> list[str]:
         if self.family != "Open MPI":
@@ -188,6 +214,11 @@ def misfit() -> LaunchError:
         f"{family or 'the MPI'} ({library or 'library unknown'}), which mpi4py has loaded. "
         f"Use: {advice}"
     )
+
+
+def family_of_library() -> str:
+    """Return the family of the MPI library of mpi4py, as in `Launcher.family`; starts no MPI."""
+    return _loaded_library()[0]
 
 
 def _loaded_library() -> tuple[str, str]:

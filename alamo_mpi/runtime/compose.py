@@ -79,6 +79,7 @@ class Composer:
             uids=uids[0] if isinstance(uids, range) else list(uids),
             record=record,
             depth=max(program.depth for program, _ in chunk.parts),
+            gang=chunk.gang,
         )
 
     def _definitions(self, kinds: int | list[int], rank: int) -> dict[int, bytes]:

@@ -237,6 +237,7 @@ class Desk:
             externals,
             record=record,
             depth=message.depth,
+            widths=message.widths,
         )
         uids, names = message.uids, message.names
         submission = Submission(

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime.backoff import longest_nap_s
 from alamo_mpi.runtime.capture import Capture
+from alamo_mpi.runtime.jobsite import JobSite
+from alamo_mpi.runtime.spool import Spilled
 from alamo_mpi.runtime.worker import Worker
 
 __all__ = ["LocalOutput", "local_worker"]
@@ -35,7 +38,7 @@ class LocalOutput:
         self._active = True
         self._hook, sys.breakpointhook = sys.breakpointhook, self._on_breakpoint
 
-    def take(self) -> tuple[bytes, bytes]:
+    def take(self) -> tuple[bytes | Spilled, bytes | Spilled]:
         """Return what was written since the last time."""
         return self._capture.take() if self._active else _NOTHING
 
@@ -56,15 +59,16 @@ class LocalOutput:
         out, err = self.take()
         self.end()
         # What the task wrote up to here is what one wants to see in front of the prompt.
-        sys.stdout.write(out.decode(errors="replace"))
-        sys.stderr.write(err.decode(errors="replace"))
+        sys.stdout.write(out[:].decode(errors="replace"))
+        sys.stderr.write(err[:].decode(errors="replace"))
         sys.stdout.flush()
         return hook(*args, **kwargs)
 
 
 def local_worker(
-    send: Callable[[int, Any], None], poll: Callable[[], bool]
+    world: World, send: Callable[[int, Any], None], poll: Callable[[], bool]
 ) -> tuple[Worker, LocalOutput]:
     """Return a worker for this process, and what captures its tasks' output."""
     output = LocalOutput()
-    return Worker(0, send, poll, lambda: False, output, longest_nap_s(True)), output
+    site = JobSite(world, send)
+    return Worker(0, send, poll, lambda: False, output, site, longest_nap_s(True)), output

@@ -39,6 +39,7 @@ from alamo_mpi.core.messages import (
     Configure,
     Fetch,
     Interrupt,
+    Key,
     Progress,
     Recall,
     Resume,
@@ -54,11 +55,12 @@ from alamo_mpi.core.states import State
 from alamo_mpi.errors import InternalError, TaskStateError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime import pool
+from alamo_mpi.runtime import ends, pool
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.desk import Client, Desk, Tables
+from alamo_mpi.runtime.device import seats, table
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
@@ -139,7 +141,9 @@ class Manager:
         self.lives.desk = self.desk
         self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
-        self._fetches: dict[tuple[int, str], list[tuple[Any] | None]] = {}
+        self._fetches: dict[Key, list[tuple[Any] | None]] = {}
+        #: What each rank has, for the policies of tasks.
+        self.seats = seats(world.hosts, world.told)
         self._search_path: list[str] = []
         self._stopped: dict[int, float] = {}
         self._ticked = 0.0
@@ -148,7 +152,7 @@ class Manager:
         self._local: Worker | None = None
         self._output: LocalOutput | None = None
         if world.size == 1:
-            self._local, self._output = local_worker(self._transport.send, self._poll)
+            self._local, self._output = local_worker(world, self._transport.send, self._poll)
         self._driver = Driver(self.turn, self._is_busy)
 
     # For clients ------------------------------------------------------------------------------
@@ -175,7 +179,11 @@ class Manager:
         """
         with self.lock:
             root = self.roster.of_rank(0) if seat() is not None else None
-            return self.lives.open(root, num_workers, log_level, record, PRIMARY), PRIMARY
+            live = self.lives.open(root, num_workers, log_level, record, PRIMARY)
+        if any(each.gpus for each in self.seats):
+            name = logging.getLogger(f"alamo_mpi.batch.{live.number}")
+            name.info("GPUs:\n%s", table(self.seats, live.ranks))
+        return live, PRIMARY
 
     def open_for(
         self, rank: int, num_workers: int | None, log_level: int, record: bool, client: Client
@@ -256,7 +264,7 @@ class Manager:
                 backoff.pause(min(rest, self._longest_nap_s), moving=self._transport.moving)
         return True
 
-    def fetch(self, rank: int, key: tuple[int, str], timeout: float | None) -> tuple[Any] | None:
+    def fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
         """Get a kept value from its worker; blocks until it is here.
 
         Returns
@@ -449,6 +457,7 @@ class Manager:
         rest = max(deadline - time.perf_counter(), 0.1)
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
+        ends.give_back()
         if self._output is not None:
             self._output.close()
         if answered:

@@ -31,6 +31,10 @@ class Calls(NamedTuple):
     uids: list[int]
     functions: list[Callable[..., Any]]
     arguments: list[tuple[Any, ...]]
+    #: Task -> number of workers that it takes, for jobs.
+    widths: Mapping[int, int]
+    #: Task -> the workers that may run it, where not all may.
+    pins: Mapping[int, frozenset[int]]
 
 
 class Preparer:
@@ -107,6 +111,8 @@ class Preparer:
             externals,
             record=record,
             depth=0 if place is None else place.depth,
+            widths=calls.widths,
+            pins=calls.pins,
         )
         submission = Submission(program, _compact(calls.uids), names, arguments)
         submission.blobs = blobs

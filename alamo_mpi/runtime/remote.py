@@ -24,11 +24,13 @@ from alamo_mpi.core.messages import (
     Drop,
     Ended,
     Fetch,
+    Key,
     Leave,
     Over,
     Register,
     Submit,
 )
+from alamo_mpi.core.policy import Seat
 from alamo_mpi.core.record import TaskRecord
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.blobs import BlobTable
@@ -69,7 +71,7 @@ class Channel(Protocol):
     def fetch(self, rank: int, message: Fetch) -> None:
         """Ask a worker for a kept value; `RemoteService.value` gets the answer."""
 
-    def kept(self, rank: int, key: tuple[int, str]) -> tuple[Any] | None:
+    def kept(self, rank: int, key: Key) -> tuple[Any] | None:
         """Return a kept value in a 1-tuple if it is in this very process."""
 
     def poll(self) -> bool:
@@ -120,6 +122,8 @@ class RemoteService:
         self.address = address
         self.hosts = hosts
         self.uids: Iterator[int] = itertools.count(first)
+        #: None are known here; see `placed.ranks_for`.
+        self.seats: tuple[Seat, ...] = ()
         self._channel = channel
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -131,7 +135,7 @@ class RemoteService:
         self._keys = itertools.count()
         self._asked = itertools.count()
         self._answers: dict[int, list[Answer] | None] = {}
-        self._fetches: dict[tuple[int, str], list[Any]] = {}
+        self._fetches: dict[Key, list[Any]] = {}
         #: Numbers of functions that the manager has.
         self._known: set[int] = set()
         self._batches: weakref.WeakSet[RemoteBatch] = weakref.WeakSet()
@@ -275,6 +279,7 @@ class RemoteService:
                 for index, entries in submission.inputs.items()
             },
             graph_arrays(program.graph),
+            dict(program.widths),
         )
 
     def in_callback(self, submission: Submission | None = None) -> bool:
@@ -348,7 +353,7 @@ class RemoteService:
                 raise errors.InternalError(f"no client can handle {message}")
             self._changed.notify_all()
 
-    def value(self, key: tuple[int, str], payload: tuple[Any] | None) -> None:
+    def value(self, key: Key, payload: tuple[Any] | None) -> None:
         """Take in a value that may have been fetched for this process."""
         if key in self._fetches:
             with self._changed:
@@ -404,7 +409,7 @@ class RemoteService:
             raise getattr(errors, name)(text)
         return waiting[0].value
 
-    def _fetch(self, rank: int, key: tuple[int, str], timeout: float | None) -> tuple[Any] | None:
+    def _fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
         here = self._channel.kept(rank, key)
         if here is not None:
             return (private(here[0]),)

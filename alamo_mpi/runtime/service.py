@@ -5,7 +5,7 @@ There is a `Manager` on rank 0 and, on every other rank, a `RemoteService` that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from alamo_mpi.core.lifecycle import Lifecycle
@@ -13,6 +13,7 @@ from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 
 if TYPE_CHECKING:
+    from alamo_mpi.core.policy import Seat
     from alamo_mpi.core.record import TaskRecord
     from alamo_mpi.runtime.submission import Submission
 
@@ -57,6 +58,8 @@ class BatchService(Protocol):
         Gives what came back of tasks.
     uids : iterator of int
         Ids of tasks, unique in the program.
+    seats : sequence of Seat
+        What each rank has, for the policies of tasks; empty where that is not known.
     one_node : bool
         Whether no worker is nearer to any data than another, as far as is known here.
     """
@@ -64,6 +67,10 @@ class BatchService(Protocol):
     preparer: Preparer
     outcomes: Outcomes
     uids: Iterator[int]
+
+    @property
+    def seats(self) -> Sequence[Seat]:
+        """See above."""
 
     @property
     def one_node(self) -> bool:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from alamo_mpi.core.messages import Fetch, Stopped
+from alamo_mpi.core.messages import Fetch, Key, Stopped
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime import pool, service
+from alamo_mpi.runtime import ends, pool, service
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
+from alamo_mpi.runtime.jobsite import JobSite
 from alamo_mpi.runtime.remote import RemoteService, first_uid
 from alamo_mpi.runtime.worker import INTERRUPT_SIGNAL, MANAGER, Worker
 
@@ -125,7 +126,8 @@ def serve(world: World) -> None:
         return transport.moving
 
     nap_s = longest_nap_s(world.one_node)
-    worker = Worker(world.rank, transport.send, poll, moving, capture, nap_s)
+    site = JobSite(world, transport.send)
+    worker = Worker(world.rank, transport.send, poll, moving, capture, site, nap_s)
     pool.wake_with(transport.send)
     restore = _set_up_interruption(worker)
     interval = sys.getswitchinterval()
@@ -139,12 +141,15 @@ def serve(world: World) -> None:
         _drain(transport)
     finally:
         service.offer(None)
+        ends.give_back()
         worker.runners.stop()
         service_thread.stop()
+        site.close()
         sys.setswitchinterval(interval)
         restore()
         transport.close()
         worker.executor.buffers.clear()
+        worker.executor.kept.clear()
         capture.close()
 
 
@@ -175,7 +180,7 @@ class _Clients:
     def fetch(self, rank: int, message: Fetch) -> None:
         self._transport.send(rank, message)
 
-    def kept(self, rank: int, key: tuple[int, str]) -> tuple[Any] | None:
+    def kept(self, rank: int, key: Key) -> tuple[Any] | None:
         return self._worker.executor.kept.find(key) if rank == self._worker.rank else None
 
 

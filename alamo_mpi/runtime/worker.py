@@ -47,6 +47,7 @@ from alamo_mpi.errors import InternalError
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.execute import Executor, Output, Work
 from alamo_mpi.runtime.inputs import Inputs
+from alamo_mpi.runtime.jobsite import JobSite
 from alamo_mpi.runtime.remote import RemoteService
 from alamo_mpi.runtime.report import Report
 from alamo_mpi.runtime.runners import Guard, Interruption, Runners
@@ -80,6 +81,8 @@ class _Seat:
         return self.work.at_end
 
     def released(self) -> contextlib.AbstractContextManager[None]:
+        if self.work.run.gang:  # a job keeps the workers that it has taken
+            return contextlib.nullcontext()
         return self._worker.suspended(self.work)
 
     def check(self) -> None:
@@ -102,6 +105,8 @@ class Worker:
         Tells whether a large message is under way.
     output
         Captures what tasks write.
+    site
+        Where ranks of jobs are started.
     longest_s
         Longest nap of a runner.
     """
@@ -113,9 +118,11 @@ class Worker:
         poll: Callable[[], bool],
         moving: Callable[[], bool],
         output: Output,
+        site: JobSite,
         longest_s: float,
     ) -> None:
         self.rank = rank
+        self.site = site
         self.stopped = False
         self.turn = Turn()
         self.runners = Runners(self, poll, longest_s)
@@ -181,6 +188,7 @@ class Worker:
         # Noted before it leaves the inbox: a recall or interruption finds it in either place.
         self._begun[work.run.chunk] = work
         self._inbox.popleft()
+        self.site.lead(work)
         with sit(_Seat(self, work)):
             self.executor.run(work)
         del self._begun[work.run.chunk]
@@ -237,7 +245,7 @@ class Worker:
             _configure(message)
         elif isinstance(message, Stop):
             self.stopped = True
-        elif not isinstance(message, Wake):
+        elif not (self.site.dispatch(message) or isinstance(message, Wake)):
             raise InternalError(f"rank {self.rank} cannot handle {message} from rank {source}")
 
     def _hand_on(self, message: Ended | Answer | Over) -> None:

@@ -6,7 +6,7 @@ order in which they were cut.  The invariants are asserted after each event.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.events import (
@@ -69,10 +69,15 @@ class Dialogue:
         ntasks: int,
         graph: Graph | None = None,
         externals: Sequence[tuple[int, Program, int]] = (),
+        widths: Mapping[int, int] | None = None,
+        pins: Mapping[int, Iterable[int]] | None = None,
     ) -> Program:
         """Return the next program, not yet submitted."""
         self._programs += 1
-        return Program(self._programs - 1, kinds, ntasks, graph, externals)
+        places = {index: frozenset(ranks) for index, ranks in (pins or {}).items()}
+        return Program(
+            self._programs - 1, kinds, ntasks, graph, externals, widths=widths, pins=places
+        )
 
     def handle(self, event: Event) -> list[str]:
         commands = self.scheduler.handle(event, self.now)
@@ -112,7 +117,8 @@ class Dialogue:
                 for program, indices, _ in chunk.span(0, chunk.size)
                 for index in indices
             ]
-            return f"send c{chunk.number} to {chunk.rank}: {' '.join(tasks)}"
+            ranks = "+".join(map(str, chunk.gang or [chunk.rank]))
+            return f"send c{chunk.number} to {ranks}: {' '.join(tasks)}"
         if isinstance(command, RecallTail):
             return f"recall from {command.rank}"
         if isinstance(command, Interrupted):

@@ -88,6 +88,8 @@ class _Work:
 
     def __init__(self, chunk: Chunk) -> None:
         self.number = chunk.number
+        #: A job keeps its workers: it gives no turn away.
+        self.is_job = bool(chunk.gang)
         self.tasks = [
             (program.pid, index)
             for program, indices, _ in chunk.span(0, chunk.size)
@@ -217,7 +219,7 @@ class SimulatedWorker:
 
     def _run_on(self, work: _Work, position: int, failure: Failed | None, seconds: float) -> None:
         """Run what is left of a task, up to its end or to its next wait."""
-        if self._rng.random() >= self._world.manners.waiting:
+        if work.is_job or self._rng.random() >= self._world.manners.waiting:
             self._world.after(seconds, lambda: self._end(work, position, failure))
             return
         part = seconds * self._rng.random()
@@ -318,6 +320,8 @@ class World:
         self.met: set[str] = set()
         self.nevents = 0
         self._workers = {rank: SimulatedWorker(self, rank) for rank in range(1, nworkers + 1)}
+        #: Workers taken by a job that another one leads, by the number of its chunk.
+        self.members: dict[int, tuple[int, ...]] = {}
         #: Tasks of each chunk that the manager has not heard the end of, by rank and number.
         self._owed: dict[int, dict[int, int]] = {rank: {} for rank in self._workers}
         #: Chunks whose task waits, or runs again after it has waited.
@@ -438,6 +442,7 @@ class World:
                         del owed[number]
                         self._aside.discard(number)
                         self._resumed = {r: n for r, n in self._resumed.items() if n != number}
+                        self.members.pop(number, None)
                         if isinstance(event, TailReturned):
                             self.met.add("whole chunk")
 
@@ -446,6 +451,7 @@ class World:
             chunk, rank = command.chunk, command.chunk.rank
             work = _Work(chunk)
             assert work.tasks
+            self._check_gang(chunk)
             self._owed[rank][chunk.number] = len(work.tasks)
             self._send(rank, True, lambda: self._workers[rank].receive_chunk(work))
         elif isinstance(command, (RecallTail, Interrupted)):
@@ -471,13 +477,56 @@ class World:
         assert program.states[index] == state
         self.finals[key] = state
 
+    def _check_gang(self, chunk: Chunk) -> None:
+        """A job gets as many workers as it asked for, all of them with nothing else to do."""
+        taken = {rank for gang in self.members.values() for rank in gang}
+        assert chunk.rank not in taken, f"worker {chunk.rank} of a job gets something else"
+        for part, indices, _ in chunk.span(0, chunk.size):
+            for index in indices:
+                if index in part.pins:
+                    self.met.add("pinned")
+                    assert chunk.rank in part.pins[index], f"{chunk.rank} may not run {index}"
+        program, index = chunk.at(0)
+        width = program.widths.get(index)
+        assert len(chunk.gang) == (width or 0)
+        if width is None:
+            return
+        self.met.add("job")
+        assert chunk.size == 1
+        assert chunk.rank == chunk.gang[0]
+        assert len(set(chunk.gang)) == width
+        assert not taken & set(chunk.gang), "a worker is taken by two jobs"
+        # Those whose task waits have nothing else to do.
+        here = {rank: owed.keys() - self._aside for rank, owed in self._owed.items()}
+        busy = {rank for rank in chunk.gang[1:] if here[rank]} | set(chunk.gang) & set(self._resumed)
+        busy |= {chunk.rank} if len(here[chunk.rank]) > 1 else set()
+        assert not busy, f"a job takes {busy}, which have something to do"
+        self.members[chunk.number] = chunk.gang[1:]
+
     def _check_workers(self) -> None:
         """Look for work that is not given out, and for more than a worker may have."""
-        ready = sum(
-            job.program.states[: job.program.ntasks].count(State.READY)
-            for job in self.jobs.values()
-        )
+        ready, widths, pins = 0, [], []
+        for job in sorted(self.jobs.values(), key=lambda job: job.program.order):
+            program = job.program
+            for index in range(program.ntasks):
+                if program.states[index] == State.READY:
+                    if index in program.widths:
+                        widths.append((program.order, program.widths[index]))
+                    elif index in program.pins:
+                        pins.append(program.pins[index])
+                    else:
+                        ready += 1
+        taken = {rank for gang in self.members.values() for rank in gang} | set(self._resumed)
         here = {rank: owed.keys() - self._aside for rank, owed in self._owed.items()}
-        idle = [rank for rank, owed in here.items() if not owed and rank not in self._resumed]
-        assert not (ready and idle), f"{ready} tasks are ready while {idle} have nothing to do"
+        idle = [rank for rank, owed in here.items() if not owed and rank not in taken]
+        if widths:
+            self.met.add("waiting job")
+            # Of one program, whichever job was ready first is at the head.
+            widest = max(width for order, width in widths if order == widths[0][0])
+            assert len(idle) < widest, f"jobs {widths} wait while {idle} have nothing to do"
+        else:
+            assert not (ready and idle), f"{ready} tasks are ready while {idle} have nothing to do"
+            if pins and idle:
+                self.met.add("waiting for others")
+            assert not frozenset().union(*pins).intersection(idle), f"{pins} wait for {idle}"
         assert max(len(owed) for owed in here.values()) <= 2

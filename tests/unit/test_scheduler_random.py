@@ -72,7 +72,31 @@ def random_seconds(rng: random.Random, ntasks: int, nkinds: int) -> tuple[list[i
     return kinds, [min(means[kind] * rng.paretovariate(0.6), 0.1) for kind in kinds]
 
 
-def random_sample(rng: random.Random, pid: int, earlier: list[Sample], *, failing: bool) -> Sample:
+def random_widths(rng: random.Random, ntasks: int, nworkers: int) -> dict[int, int]:
+    """Return the tasks that take several workers, or one as a job, and how many."""
+    if rng.random() < 0.5:
+        return {}
+    share = rng.choice([0.1, 0.5, 1.0])
+    return {i: rng.randint(1, nworkers) for i in range(ntasks) if rng.random() < share}
+
+
+def random_pins(
+    rng: random.Random, ntasks: int, nworkers: int, widths: dict[int, int]
+) -> dict[int, frozenset[int]]:
+    """Return the tasks, no jobs, that only some workers may run, and these."""
+    if rng.random() < 0.5:
+        return {}
+    some = [
+        frozenset(rng.sample(range(1, nworkers + 1), rng.randint(1, nworkers))) for _ in range(2)
+    ]
+    share = rng.choice([0.1, 0.5, 1.0])
+    pinned = [i for i in range(ntasks) if i not in widths and rng.random() < share]
+    return {i: rng.choice(some) for i in pinned}
+
+
+def random_sample(
+    rng: random.Random, pid: int, earlier: list[Sample], nworkers: int, *, failing: bool
+) -> Sample:
     ntasks = rng.choice([0, 1, 2, 3, 5, 8, 13, 21, 34])
     steps, leaves = random_steps(rng, ntasks)
     if rng.random() < 0.2:
@@ -95,6 +119,7 @@ def random_sample(rng: random.Random, pid: int, earlier: list[Sample], *, failin
             externals.append((rng.randrange(ntasks), producer, rng.randrange(producer.ntasks)))
     kinds, seconds = random_seconds(rng, ntasks, rng.randint(1, 3))
     alike = len(set(kinds)) == 1 and rng.random() < 0.7
+    widths = random_widths(rng, ntasks, nworkers)
     program = Program(
         pid,
         kinds[0] if alike else kinds,
@@ -102,6 +127,8 @@ def random_sample(rng: random.Random, pid: int, earlier: list[Sample], *, failin
         graph if graph.nedges or rng.random() < 0.5 else None,
         externals,
         record=rng.random() < 0.3,
+        widths=widths,
+        pins=random_pins(rng, ntasks, nworkers, widths),
     )
     after: list[set[Key]] = [set() for _ in range(ntasks)]
     for before, then in oracle.ordered_pairs(steps, board.domain):
@@ -156,9 +183,10 @@ def play(
     """Run one random history to its end; the world checks each step of it."""
     rng = random.Random(seed)
     samples: list[Sample] = []
+    nworkers = rng.choice([1, 2, 3, 5, 8])
     for pid in range(rng.randint(1, 4)):
-        samples.append(random_sample(rng, pid, samples, failing=failing))
-    world = World(rng.choice([1, 2, 3, 5, 8]), rng, random_manners(rng))
+        samples.append(random_sample(rng, pid, samples, nworkers, failing=failing))
+    world = World(nworkers, rng, random_manners(rng))
     span = sum(sum(sample.job.seconds) for sample in samples)
     when = 0.0
     for sample in samples:
@@ -242,7 +270,7 @@ def test_cancelled_programs_take_no_others_with_them(block: int) -> None:
 
 
 def test_the_histories_have_in_them_what_they_are_for() -> None:
-    """The seeds reach recalls, whole chunks given back, waits, interruptions, joins, externals."""
+    """The seeds reach recalls, waits, interruptions, joins, externals, jobs, pins, and so on."""
     seen = set()
     for seed in range(160):
         world, samples = play(seed, failing=True, ending=seed % 2 == 0, cancelling=seed % 4 == 1)
@@ -255,4 +283,5 @@ def test_the_histories_have_in_them_what_they_are_for() -> None:
         *("join", "external", "tail", "whole chunk", "no tail", "interrupted"),
         *("suspended", "suspended with a tail", "resumed inside a chunk"),
         "interrupted while it waits",
+        *("job", "waiting job", "pinned", "waiting for others"),
     }

@@ -1,0 +1,224 @@
+"""Jobs: tasks that are programs of several processes, made by `Batch.job`."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from alamo_mpi.core.launch import LAUNCHES
+from alamo_mpi.core.policy import THREAD_VARIABLES
+from alamo_mpi.errors import TaskStateError
+from alamo_mpi.handle import AsyncDict
+from alamo_mpi.placed import ranks_for
+from alamo_mpi.runtime.jobcall import JobCall, Terms
+from alamo_mpi.task import Accesses, Task, _Function
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from alamo_mpi.batch import Batch
+    from alamo_mpi.core.policy import Policy
+
+__all__ = ["_Job", "job", "widths_of"]
+
+
+class _Wanted(NamedTuple):
+    """Arguments of `job`, as the user gave them."""
+
+    num_procs: int
+    cwd: str | os.PathLike[str] | None
+    env: Mapping[str, str | None] | None
+    launch: str
+    timeout: float | None
+    check: bool
+
+
+class _Job(_Function):
+    """A program of several processes, or a callable on several ranks."""
+
+    __slots__ = ("_ranks", "_width")
+
+    def __init__(
+        self,
+        batch: Batch,
+        target: str | os.PathLike[str] | Callable[..., Any],
+        arguments: tuple[Any, ...],
+        wanted: _Wanted,
+        callback: tuple[Callable[..., Any] | None, tuple[Any, ...]],
+        reads: Accesses = None,
+        writes: Accesses = None,
+    ) -> None:
+        target = _checked_target(target)
+        num_procs, cwd, env, launch, timeout, check = wanted
+        width = operator.index(num_procs)
+        if width < 1:
+            raise ValueError(f"num_procs must be 1 or more, not {num_procs}")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        _check_launch(launch, target)
+        directory = None if cwd is None else os.path.abspath(os.fspath(cwd))
+        Task.__init__(self, batch, *callback, reads, writes)
+        terms = Terms(self._uid, directory, _checked_env(env), launch, timeout, bool(check))
+        self._function = JobCall(target, terms)
+        self._arguments = arguments
+        self._results_of = ()
+        self._width = width
+        self._ranks: frozenset[int] | None = None
+
+
+def job(
+    self: Batch,
+    target: str | os.PathLike[str] | Callable[..., Any],
+    args: Iterable[Any] = (),
+    num_procs: int = 1,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str | None] | None = None,
+    policy: Policy | None = None,
+    callback_func: Callable[..., Any] | None = None,
+    callback_args: tuple[Any, ...] = (),
+    reads: Accesses = None,
+    writes: Accesses = None,
+    *,
+    timeout: float | None = None,
+    check: bool = False,
+) -> _Job:
+    """Create a task that runs an MPI program, or a callable on several ranks.
+
+    Parameters
+    ----------
+    target : str, path or callable
+        A program, MPI or not, looked for on ``PATH`` if it is a bare name; or anything that
+        cloudpickle can pickle, which is called once in each process.
+    args : iterable
+        Arguments of the program, turned into text, or of the callable.  A `Task` of this batch
+        or its `Task.result` stands for that task's result.
+    num_procs : int
+        Number of processes, which have an ``MPI_COMM_WORLD`` of their own.  While the job runs,
+        it takes as many workers of this batch, and these do nothing else.
+    cwd : str or path, optional
+        Where the processes start; by default where the workers are.
+    env : mapping, optional
+        Variables to add to the workers' environment; None as a value removes one.
+    policy : Policy, optional
+        How and where the processes are started; see ``docs/jobs.md``.
+    callback_func : callable, optional
+        Called in this process after the job's success, with its result and `callback_args`.
+    callback_args : tuple
+        Further arguments of the callback.
+    reads, writes : DataAccess or iterable of DataAccess, optional
+        What the job accesses.
+    timeout : float, optional
+        Seconds after which the job is ended, and fails.
+    check : bool
+        Whether an exit status other than 0 is an error, `subprocess.CalledProcessError`.
+
+    Returns
+    -------
+    Task
+        Not started.  Its result is a list by rank: of exit statuses as `Popen.returncode`, or
+        of what the callable returned.  ``stdout`` and ``stderr`` hold the lines of all ranks,
+        each with its rank in front, as in ``[1] text``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense.
+
+    Notes
+    -----
+    Local.  ``result.get()`` raises `JobError` when the job did not end by its program's own
+    will: a rank crashed, called ``MPI_Abort``, raised, could not be started, or left others
+    waiting for it for ever; or the time was over.  The other ranks are then ended.
+    """
+    arguments = (args,) if isinstance(args, (str, bytes)) else tuple(args)
+    ranks = _ranks_for(self, policy)
+    launch = "auto" if policy is None else policy.launch
+    env = _with_threads(policy, env)
+    wanted = _Wanted(num_procs, cwd, env, launch, timeout, check)
+    task = _Job(self, target, arguments, wanted, (callback_func, callback_args), reads, writes)
+    task._ranks = ranks
+    task._results_of = [
+        (at, self._producer(each))
+        for at, each in enumerate(arguments)
+        if isinstance(each, (Task, AsyncDict))
+    ]
+    return task
+
+
+def _ranks_for(batch: Batch, policy: Policy | None) -> frozenset[int] | None:
+    """Return the workers that a job may have, None for all; refuse what no job honours."""
+    ranks = ranks_for(batch, policy, masks=False)
+    if policy is not None and policy.placement == "spread":
+        raise ValueError("placement='spread' is not there for jobs yet: they are packed")
+    if policy is not None and (policy.cpu_affinity or policy.gpu_affinity):
+        raise ValueError(
+            "cpu_affinity and gpu_affinity are for tasks that run on one worker: the ranks of a "
+            "job have the CPUs and GPUs of their workers"
+        )
+    return ranks
+
+
+def _with_threads(
+    policy: Policy | None, env: Mapping[str, str | None] | None
+) -> Mapping[str, str | None] | None:
+    if policy is None or policy.threads is None:
+        return env
+    return {**(env or {}), **dict.fromkeys(THREAD_VARIABLES, str(policy.threads))}
+
+
+def widths_of(tasks: Sequence[Task], nworkers: int) -> dict[int, int]:
+    """Return the jobs among tasks that are started together, and how many workers each takes.
+
+    Raises
+    ------
+    TaskStateError
+        If one needs more than there are.
+    """
+    if _Job not in set(map(type, tasks)):
+        return {}
+    widths = {index: task._width for index, task in enumerate(tasks) if isinstance(task, _Job)}
+    for index, width in widths.items():
+        allowed = tasks[index]._ranks  # type: ignore[attr-defined]
+        most = nworkers if allowed is None else len(allowed)
+        if width > most:
+            which = "its batch has" if allowed is None else "its policy allows"
+            raise TaskStateError(
+                f"{tasks[index]._title()} needs {width} workers at once, and {which} {most}: start "
+                "the program with more ranks, or the job with fewer processes.",
+                uid=tasks[index].uid,
+            )
+    return widths
+
+
+def _checked_target(target: Any) -> str | Callable[..., Any]:
+    if isinstance(target, (str, os.PathLike)):
+        path = os.fspath(target)
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise ValueError(f"target must be the path of a program, not {target!r}")
+        return path
+    if not callable(target):
+        raise TypeError(f"target must be the path of a program or a callable, not {target!r}")
+    found: Callable[..., Any] = target
+    return found
+
+
+def _checked_env(env: Mapping[str, str | None] | None) -> dict[str, str | None]:
+    checked = dict(env or {})
+    for name, value in checked.items():
+        if not isinstance(name, str) or not (value is None or isinstance(value, str)):
+            raise TypeError(f"env takes names and values of type str, not {name!r}: {value!r}")
+        if "=" in name or "\0" in name + (value or ""):
+            raise ValueError(f"env cannot hold {name!r}: {value!r}")
+    return checked
+
+
+def _check_launch(launch: str, target: str | Callable[..., Any]) -> None:
+    if launch not in LAUNCHES:
+        raise ValueError(f"launch must be one of {', '.join(LAUNCHES)}, not {launch!r}")
+    if launch == "ranks" and isinstance(target, str):
+        raise ValueError(
+            f"launch='ranks' runs a callable on the workers themselves; {target!r} is a program "
+            "of its own: leave launch at 'auto'."
+        )

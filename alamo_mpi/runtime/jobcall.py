@@ -1,0 +1,162 @@
+"""A job as the function that its leading worker runs: start the ranks, wait, judge.
+
+To the scheduler and to all that carries results a job is a task like any other, which happens to
+have taken more workers than the one it runs on.  So what a task can do, a job can: take results
+of others as arguments, be one, fail, be interrupted, and have its output captured.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from alamo_mpi.core.messages import Failure
+from alamo_mpi.core.pmi import shared_memory
+from alamo_mpi.errors import JobError, SerializationError
+from alamo_mpi.runtime import jobrunner
+from alamo_mpi.runtime.failures import rebuild
+from alamo_mpi.runtime.functions import name_of
+from alamo_mpi.runtime.jobhub import Hub, Part
+from alamo_mpi.runtime.joblaunch import launcher_of
+from alamo_mpi.runtime.jobsite import JobSite, here
+from alamo_mpi.runtime.packing import dumps, loads
+from alamo_mpi.runtime.runners import Interruption
+
+__all__ = ["JobCall", "Terms"]
+
+
+class Terms(NamedTuple):
+    """How a job is to be run, apart from what."""
+
+    uid: int
+    cwd: str | None
+    #: Variables to set, or to remove (None).
+    env: dict[str, str | None]
+    launch: str
+    timeout_s: float | None
+    check: bool
+
+
+class JobCall:
+    """Called on the leading worker with the job's arguments.
+
+    Parameters
+    ----------
+    target
+        Path of an executable, or a callable.
+    terms
+        How it is to be run.
+    """
+
+    def __init__(self, target: str | Callable[..., Any], terms: Terms) -> None:
+        self._target = target
+        self._terms = terms
+        # What errors, pictures and telemetry call the task.
+        name = os.path.basename(target) if isinstance(target, str) else name_of(target)
+        self.__name__ = name
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        """Run the job; blocks until it has ended, and leaves nothing of it behind."""
+        site = here()
+        work, terms = site.work, self._terms
+        assert work is not None
+        gang, job = work.run.gang, work.run.chunk
+        hosts = [site.world.hosts[rank] for rank in gang]
+        launcher = launcher_of(terms.launch, site, job)
+
+        def problem() -> str | None:
+            # In a world of one rank this may not be the main thread, which signals go to.
+            if work.position in work.given_up:
+                raise Interruption
+            return launcher.problem()
+
+        hub = Hub([self._part(arguments)] * len(gang), hosts, launcher.mode)
+        try:
+            launcher.start(hub.told, gang, hosts)
+            hub.run(terms.timeout_s, problem)
+        finally:
+            hub.close()
+            launcher.close()
+            site.dismiss(gang, job, shared_memory(hub.space), hub.orphans)
+        return self._judge(hub, site, gang, launcher.said)
+
+    def _part(self, arguments: Sequence[Any]) -> Part:
+        terms = self._terms
+        if isinstance(self._target, str):
+            argv = [self._target, *map(str, arguments)]
+            return Part(argv, terms.env, terms.cwd, None)
+        call = pickle.dumps((sys.path, dumps((self._target, arguments))), 5)
+        return Part([sys.executable, jobrunner.__file__], terms.env, terms.cwd, call)
+
+    # The end ------------------------------------------------------------------------------------
+
+    def _judge(self, hub: Hub, site: JobSite, gang: Sequence[int], said: str) -> list[Any]:
+        state = hub.state
+        statuses = [0 if status is None else status for status in state.statuses]
+        if not isinstance(self._target, str):
+            for rank, status in enumerate(statuses):
+                if status or rank not in hub.values:
+                    state.fail(rank, f"exited with status {status} and returned nothing", status)
+        if state.fault is not None:
+            raise self._error(hub, site, gang, said)
+        if not isinstance(self._target, str):
+            return [loads(hub.values[rank]) for rank in range(len(gang))]
+        if self._terms.check and any(statuses):
+            status = next(filter(None, statuses))
+            raise subprocess.CalledProcessError(status, self._target)
+        return statuses
+
+    def _error(self, hub: Hub, site: JobSite, gang: Sequence[int], said: str) -> JobError:
+        fault = hub.state.fault
+        assert fault is not None
+        rank, size = fault.rank, len(gang)
+        host = site.world.hosts[gang[max(rank, 0)]]
+        did = fault.did
+        if fault.status is not None and fault.status < 0 and rank >= 0:
+            did = f"was ended by {_signal_name(-fault.status)}"
+        who = f"rank {rank} of {size} (host {host})" if rank >= 0 else f"it, on {size} ranks,"
+        exception = self._exception(hub, rank, host)
+        tail = hub.output.tail(rank) if rank >= 0 else ""
+        text = f"Job {self._terms.uid} {self.__name__!r} failed: {who} {did}"
+        if exception is not None:
+            text += f": {type(exception).__name__}: {exception}"
+        text += "." if size == 1 else "; its other ranks were ended."
+        if rank < 0 and said:
+            text += f" Its launcher says:\n{said}"
+        if tail:
+            text += f" Its stderr ends with:\n{tail}"
+        error = JobError(text, uid=self._terms.uid, task_name=self.__name__, host=host)
+        error.rank = rank if rank >= 0 else None
+        error.status, error.stderr = fault.status, tail
+        if fault.status is not None and fault.status < 0:
+            error.signal = _signal_name(-fault.status)
+        error.exception = exception
+        return error
+
+    def _exception(self, hub: Hub, rank: int, host: str) -> BaseException | None:
+        """Return what the callable raised there, or why the program could not be started."""
+        if rank in hub.problems:
+            return OSError(*hub.problems[rank])
+        fields = hub.values.get(rank)
+        if not isinstance(fields, tuple):
+            return None
+        failure = Failure(*fields)
+        error = rebuild(failure, self.__name__, self._terms.uid, rank, host)
+        try:
+            dumps(error)
+        except SerializationError:
+            failure = failure._replace(pickled=None)
+            return rebuild(failure, self.__name__, self._terms.uid, rank, host)
+        return error
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,153 @@
+"""The ways to start the wrappers of a job's ranks; `core.launch` names them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from alamo_mpi.core.launch import choose_launch, scrubbed
+from alamo_mpi.core.messages import Enlist
+from alamo_mpi.mpi.launcher import Launcher, family_of_library, find_launcher
+from alamo_mpi.runtime import jobwrapper
+from alamo_mpi.runtime.jobsite import JobSite
+
+__all__ = ["JobLauncher", "launcher_of"]
+
+#: Seconds that a launcher has to end when its ranks have, and when it is asked to.
+_LEAVE_S = 2.0
+_TAIL_NBYTES = 2000
+#: Plain, without site packages and without what the user's variables say: there in 20 ms.
+_WRAPPER = (sys.executable, "-S", "-I", jobwrapper.__file__)
+
+
+class JobLauncher(Protocol):
+    """Starts the wrappers of one job."""
+
+    #: Who serves PMI to the programs, as `runtime.jobhub.Hub` takes it.
+    mode: str
+    #: After `close`, what it said itself.
+    said: str
+
+    def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
+        """Start a wrapper for each rank, that connects where it is `told`."""
+
+    def problem(self) -> str | None:
+        """Return what went wrong, if anything has."""
+
+    def close(self) -> None:
+        """End whatever was started apart from the wrappers."""
+
+
+def launcher_of(launch: str, site: JobSite, job: int) -> JobLauncher:
+    """Return the launcher of a job that this worker leads.
+
+    Parameters
+    ----------
+    launch
+        One of `core.launch.LAUNCHES`, but not ``"ranks"``.
+    site, job
+        Where it is led, and its number.
+    """
+    if launch == "auto":
+        in_slurm = "SLURM_JOB_ID" in os.environ and shutil.which("srun") is not None
+        launch = choose_launch(family_of_library(), in_slurm=in_slurm)
+    if launch == "mpiexec":
+        return _Command(_mpiexec, "watch" if family_of_library() == "MPICH" else "none")
+    if launch == "srun":
+        return _Command(_srun, "none")
+    return _Children(site, job)
+
+
+class _Children:
+    """Each worker of the gang starts its wrapper; the hub serves PMI-1."""
+
+    mode = "pmi"
+    said = ""
+
+    def __init__(self, site: JobSite, job: int) -> None:
+        self._site = site
+        self._job = job
+
+    def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
+        for rank, worker in enumerate(gang):
+            argv = [*_WRAPPER, str(rank)]
+            message = Enlist(self._job, argv, {jobwrapper.ADDRESS: told}, "", "")
+            self._site.tell(worker, message)
+
+    def problem(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class _Command:
+    """Another launcher starts the wrappers, and serves the programs' PMI or PMIx."""
+
+    def __init__(self, argv_of: Callable[[Sequence[str]], list[str]], mode: str) -> None:
+        self.mode = mode
+        self.said = ""
+        self._argv_of = argv_of
+        self._process: subprocess.Popen[bytes] | None = None
+        #: What it says itself; the programs' output does not go through it.
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+
+    def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            self._argv_of(hosts),
+            env={**scrubbed(os.environ), jobwrapper.ADDRESS: told},
+            stdin=subprocess.DEVNULL,
+            stdout=self._file,
+            stderr=self._file,
+            start_new_session=True,
+        )
+
+    def problem(self) -> str | None:
+        assert self._process is not None
+        status = self._process.poll()
+        if status is None:
+            return None
+        return f"could not be started: {self._process.args[0]!r} ended with {status}"  # type: ignore[index]
+
+    def close(self) -> None:
+        process = self._process
+        if process is not None:
+            try:
+                process.wait(_LEAVE_S)  # the wrappers have gone, so it goes too
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                try:
+                    process.wait(_LEAVE_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self._file.seek(max(self._file.seek(0, os.SEEK_END) - _TAIL_NBYTES, 0))
+        self.said = self._file.read().decode(errors="replace").strip()
+        self._file.close()
+
+
+@functools.cache
+def _launcher() -> Launcher:
+    return find_launcher()
+
+
+def _mpiexec(hosts: Sequence[str]) -> list[str]:
+    return _launcher().job_argv(hosts, [*_WRAPPER, "-"], jobwrapper.ADDRESS)
+
+
+def _srun(hosts: Sequence[str]) -> list[str]:
+    """Return the command of a job step on these hosts, beside the step that we are in."""
+    names = list(dict.fromkeys(hosts))
+    per_node = {list(hosts).count(name) for name in names}
+    pmi = "pmix" if family_of_library() == "Open MPI" else "pmi2"
+    command = ["srun", "--overlap", "--exact", f"--mpi={pmi}", "--kill-on-bad-exit=1", "--wait=1"]
+    command += ["-n", str(len(hosts)), "-N", str(len(names)), "-w", ",".join(names)]
+    if len(per_node) == 1:
+        command.append(f"--ntasks-per-node={per_node.pop()}")
+    return [*command, *_WRAPPER, "-"]

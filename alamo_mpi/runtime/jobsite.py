@@ -1,0 +1,143 @@
+"""A worker as a place where ranks of jobs run: what it starts for them, and sees the end of.
+
+The worker that leads a job asks the others of its gang by `Enlist` to start what runs a rank; each
+does that itself, so that the process has its worker's host, cores and GPUs.  `Dismiss` ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from alamo_mpi.core.launch import scrubbed
+from alamo_mpi.core.messages import Dismiss, Enlist
+from alamo_mpi.errors import InternalError
+from alamo_mpi.mpi.world import World
+from alamo_mpi.runtime.execute import Work
+
+__all__ = ["JobSite", "here"]
+
+#: Seconds that a wrapper has to end when its job is over, before it is ended.
+_LEAVE_S = 1.0
+
+_SHARED_MEMORY = "/dev/shm"
+
+_here: JobSite | None = None
+
+
+def here() -> JobSite:
+    """Return the site of this worker; local."""
+    if _here is None:
+        raise InternalError("a job is led by a process that is no worker")
+    return _here
+
+
+class JobSite:
+    """What one worker has to do with jobs.
+
+    Parameters
+    ----------
+    world
+        The ranks of the program.
+    send
+        ``send(rank, message)``, returns at once.
+
+    Attributes
+    ----------
+    world : World
+        The ranks of the program.
+    work : Work
+        The chunk that this worker runs; that of a job names the workers that it has taken.
+    """
+
+    def __init__(self, world: World, send: Callable[[int, Any], None]) -> None:
+        global _here
+        self.world = world
+        self.work: Work | None = None
+        self._send = send
+        self._started: dict[int, list[subprocess.Popen[bytes]]] = {}
+        self._files: dict[int, list[str]] = {}
+        _here = self
+
+    def lead(self, work: Work) -> None:
+        """Note what this worker runs from now on."""
+        self.work = work
+
+    def dispatch(self, message: Any) -> bool:
+        """Take in a message, if it is about jobs; on any thread, starts and ends processes."""
+        if isinstance(message, Enlist):
+            self._enlist(message)
+        elif isinstance(message, Dismiss):
+            self._dismiss(message.job)
+            _unlink_shared(message.shared)
+            for group in message.orphans:
+                with contextlib.suppress(OSError):
+                    os.killpg(group, signal.SIGKILL)
+        else:
+            return False
+        return True
+
+    def tell(self, rank: int, message: Enlist | Dismiss) -> None:
+        """Have a worker of the gang, this one too, take in a message."""
+        if rank == self.world.rank:
+            self.dispatch(message)
+        else:
+            self._send(rank, message)
+
+    def dismiss(
+        self, gang: Sequence[int], job: int, shared: tuple[str, ...], orphans: Mapping[int, int]
+    ) -> None:
+        """End what is left of a job on its workers; orphans are process groups by job rank."""
+        for rank, worker in enumerate(gang):
+            mine = (orphans[rank],) if rank in orphans else ()
+            self.tell(worker, Dismiss(job, shared, mine))
+
+    def _enlist(self, message: Enlist) -> None:
+        if message.path:
+            fd = os.open(message.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._files.setdefault(message.job, []).append(message.path)
+            with open(fd, "w") as file:
+                file.write(message.content)
+        if not message.argv:
+            return
+        # What cannot be started does not connect to the hub, which says so when its time is over;
+        # but it is this very Python that is started.
+        with contextlib.suppress(OSError):
+            process = subprocess.Popen(
+                message.argv,
+                env={**scrubbed(os.environ), **message.env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # Ctrl-C is the program's to handle, and what it ends, it tells.
+                start_new_session=True,
+            )
+            self._started.setdefault(message.job, []).append(process)
+
+    def _dismiss(self, job: int) -> None:
+        for path in self._files.pop(job, ()):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        for process in self._started.pop(job, ()):
+            try:
+                process.wait(_LEAVE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def close(self) -> None:
+        """End what is left of all jobs."""
+        for job in {*self._started, *self._files}:
+            self._dismiss(job)
+
+
+def _unlink_shared(beginnings: tuple[str, ...]) -> None:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(_SHARED_MEMORY):
+            if name.startswith(beginnings):
+                with contextlib.suppress(OSError):  # another worker of this host was quicker
+                    os.unlink(os.path.join(_SHARED_MEMORY, name))

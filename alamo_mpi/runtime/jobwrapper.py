@@ -1,0 +1,384 @@
+"""What is started in place of a job's program: it starts the program, and stands for it.
+
+Run as a file by ``python -S -I`` on the host of its rank, this imports nothing of the package, and
+little else, so as to be there in some 20 ms.  It connects to the *hub* (`runtime.jobhub`, on the
+worker that leads the job), is told what to run, runs it as its child, and passes on what it
+writes, what it says to its process manager, and how it ends.  Frames in both directions::
+
+    letter | uint32 length | body
+
+    H hello: (token, rank, pid, host)              J job: what to run
+    P a piece of the program's PMI lines           P a piece of PMI lines for the program
+    I, F MPI_Init, MPI_Finalize was called         K end the program, after so many seconds
+    A MPI_Abort was called, with this status
+    S it was started, as this process
+    N the name of its key-value space
+    O, E a piece of its stdout, of its stderr
+    X it ended: (status, told by a launcher, error, value)
+
+(left: from here, right: from the hub.)  When the connection ends, so does the program: a job
+does not outlive whoever leads it.
+
+*Relaying.*  Started by Comm.Spawn (mode ``relay``) this process holds the connection to the
+launcher of the parent program, which ends that whole program when a process of it aborts, or ends
+without MPI_Finalize; and Spawn returns only when each process has called MPI_Init.  So the lines
+of the real program are passed on, but an abort is kept here, the finalize is said for a program
+that did not, and for one that never called MPI_Init a two-line MPI program does all of it.  Under
+a nested ``mpiexec`` of MPICH's (mode ``watch``) the same is done, so that the hub decides about
+the job, which knows more than that launcher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+__all__ = ["ADDRESS", "HEAD", "frames"]
+
+HEAD = struct.Struct("<cI")
+#: Environment variable with token and addresses of the hub.
+ADDRESS = "ALAMO_JOB_HUB"
+
+_PIECE = 1 << 16
+_CONNECT_S = 5.0
+_DRAIN_S = 0.5
+_ABORT_S = 0.2
+#: Variables by which launchers tell a process its rank, in order of trust.
+_RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+_STAND_IN = "from mpi4py import MPI; MPI.Comm.Get_parent().Disconnect()"
+
+
+def frames(data: bytearray) -> Iterator[tuple[bytes, bytes]]:
+    """Take the whole frames out of what was received: (letter, body)."""
+    while len(data) >= HEAD.size:
+        letter, length = HEAD.unpack_from(data)
+        end = HEAD.size + length
+        if len(data) < end:
+            return
+        body = bytes(data[HEAD.size : end])
+        del data[:end]
+        yield letter, body
+
+
+def _connect(addresses: list[str]) -> socket.socket:
+    problem: OSError | None = None
+    for address in addresses:
+        try:
+            if address.startswith("@"):
+                hub = socket.socket(socket.AF_UNIX)
+                hub.connect("\0" + address[1:])
+                return hub
+            host, _, port = address.rpartition(":")
+            hub = socket.create_connection((host, int(port)), _CONNECT_S)
+            hub.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            hub.settimeout(None)
+            return hub
+        except OSError as error:
+            problem = error
+    raise problem or OSError("no address")
+
+
+class _Wrapper:
+    """One rank's program, and the three that it has to do with: hub, launcher, streams."""
+
+    def __init__(self, hub: socket.socket) -> None:
+        self.hub = hub
+        self.received = bytearray()
+        self.job: dict[str, Any] = {}
+        self.pid = 0
+        #: Descriptor -> what to do when it can be read.
+        self.watched: dict[int, Callable[[], None]] = {}
+        self.kill_at: float | None = None
+        #: Whether a launcher has told this process to end.
+        self.told = False
+        self.pmi: socket.socket | None = None
+        self.upstream: socket.socket | None = None
+        self.initialized = self.finalized = False
+        self.poll = select.poll()
+
+    # Hub ----------------------------------------------------------------------------------------
+
+    def send(self, letter: bytes, body: bytes = b"") -> None:
+        with contextlib.suppress(OSError):  # a hub that is gone is noticed by reading
+            self.hub.sendall(HEAD.pack(letter, len(body)) + body)
+
+    def await_job(self) -> None:
+        while not self.job:
+            data = self.hub.recv(_PIECE)
+            if not data:
+                raise SystemExit(0)
+            self.received += data
+            self.take_frames()
+
+    def on_hub(self) -> None:
+        try:
+            data = self.hub.recv(_PIECE)
+        except OSError:
+            data = b""
+        if not data:
+            self.unwatch(self.hub.fileno())
+            self.end(0.0)
+        self.received += data
+        self.take_frames()
+
+    def take_frames(self) -> None:
+        for letter, body in frames(self.received):
+            if letter == b"J":
+                self.job = marshal.loads(body)
+            elif letter == b"P" and self.pmi is not None:
+                with contextlib.suppress(OSError):
+                    self.pmi.sendall(body)
+            elif letter == b"K":
+                self.end(float(body))
+
+    # The program --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the program; raises OSError if that cannot be."""
+        job = self.job
+        environ = {name: value for name, value in os.environ.items() if name != ADDRESS}
+        for name, value in job["env"].items():
+            if value is None:
+                environ.pop(name, None)
+            else:
+                environ[name] = value
+        inherited = []
+        if job["mode"] == "pmi" or self.upstream is not None:
+            self.pmi, theirs = socket.socketpair()
+            environ["PMI_FD"] = str(theirs.fileno())
+            os.set_inheritable(theirs.fileno(), True)
+            inherited.append(theirs.fileno())
+            self.watch(self.pmi.fileno(), self.on_pmi)
+        argv = list(job["argv"])
+        if job["call"] is not None:
+            inherited += self.open_call(job["call"])
+            argv += [str(fd) for fd in inherited[-2:]]
+        out, err = self.stream(b"O"), self.stream(b"E")
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, out, 1),
+            (os.POSIX_SPAWN_DUP2, err, 2),
+        ]
+        if job["cwd"] is not None:
+            os.chdir(job["cwd"])
+        # Where the program is looked for is said by its own environment, as in a shell.
+        os.environ["PATH"] = environ.get("PATH", os.defpath)
+        try:
+            self.pid = os.posix_spawnp(
+                argv[0],
+                argv,
+                environ,
+                file_actions=actions,
+                setpgroup=0,
+                setsigmask=[],
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
+            )
+        finally:
+            self.send(b"S", str(self.pid).encode())
+            for fd in (out, err, *(fd for fd in inherited if fd != getattr(self, "sink", -1))):
+                os.close(fd)
+            if self.pmi is not None:
+                theirs.detach()
+
+    def open_call(self, call: bytes) -> list[int]:
+        """Make the files by which a Python program gets its call and returns its value."""
+        source, self.sink = os.memfd_create("call", 0), os.memfd_create("value", 0)
+        with open(source, "wb", closefd=False) as file:
+            file.write(call)
+        os.lseek(source, 0, os.SEEK_SET)
+        return [source, self.sink]
+
+    def stream(self, letter: bytes) -> int:
+        """Return the end of a pipe that the program writes to; what comes out goes to the hub."""
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+
+        def on_data() -> None:
+            try:
+                data = os.read(ours, _PIECE)
+            except BlockingIOError:
+                return
+            if data:
+                self.send(letter, data)
+            else:
+                self.unwatch(ours)
+
+        self.watch(ours, on_data)
+        return theirs
+
+    def end(self, grace_s: float) -> None:
+        """End the program: ask it, and after `grace_s` do not ask."""
+        if self.kill_at is None:
+            self.signal(signal.SIGTERM if grace_s else signal.SIGKILL)
+        self.kill_at = min(self.kill_at or 1e30, time.monotonic() + grace_s)
+
+    def on_sigterm(self, number: int, frame: object) -> None:
+        """Let a program that has called MPI_Abort end by itself, then end it."""
+        self.told = True
+        self.kill_at = min(self.kill_at or 1e30, time.monotonic() + _ABORT_S)
+
+    def signal(self, number: int) -> None:
+        if self.pid:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, number)
+
+    # Its process manager ------------------------------------------------------------------------
+
+    def on_pmi(self) -> None:
+        """Pass on what the program says: to the hub, or to the launcher that holds us."""
+        assert self.pmi is not None
+        try:
+            data = self.pmi.recv(_PIECE)
+        except OSError:
+            data = b""
+        if not data:
+            self.unwatch(self.pmi.fileno())
+            return
+        if self.upstream is None:
+            self.send(b"P", data)
+            return
+        for line in data.splitlines(keepends=True):
+            if b"cmd=abort" in line:
+                status = line.partition(b"exitcode=")[2].split()
+                self.send(b"A", status[0] if status else b"1")
+                self.signal(signal.SIGKILL)
+                return
+            if b"cmd=init" in line and not self.initialized:
+                self.initialized = True
+                self.send(b"I")
+            if b"cmd=finalize" in line:
+                self.finalized = True
+                self.send(b"F")
+            self.upstream.sendall(line)
+
+    def on_upstream(self) -> None:
+        assert self.upstream is not None
+        data = self.upstream.recv(_PIECE)
+        if not data:
+            self.unwatch(self.upstream.fileno())
+            if not self.finalized:
+                self.end(0.0)
+        elif self.pmi is not None:
+            if b"cmd=my_kvsname" in data:
+                self.send(b"N", data.partition(b"kvsname=")[2].split()[0])
+            with contextlib.suppress(OSError):
+                self.pmi.sendall(data)
+
+    def settle_upstream(self) -> None:
+        """Say to the launcher what the program should have said."""
+        if self.upstream is None:
+            return
+        if not self.initialized and self.job["mode"] == "watch":
+            return
+        if not self.initialized:
+            os.set_inheritable(self.upstream.fileno(), True)
+            program = [sys.executable, "-c", _STAND_IN]
+            quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+            pid = os.posix_spawn(sys.executable, program, os.environ, file_actions=quiet)
+            os.waitpid(pid, 0)
+        elif not self.finalized:
+            self.upstream.sendall(b"cmd=finalize\n")
+            self.upstream.recv(_PIECE)
+
+    # The loop -----------------------------------------------------------------------------------
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        self.watched[fd] = action
+        self.poll.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        if self.watched.pop(fd, None) is not None:
+            self.poll.unregister(fd)
+
+    def run(self) -> int:
+        """Pass on until the program has ended; return its status."""
+        longest, ended = 20, -1
+        with contextlib.suppress(AttributeError, OSError):  # Linux before 5.3
+            ended = os.pidfd_open(self.pid)  # can be read once the program has ended
+            self.watch(ended, lambda: None)
+            longest = 1000
+        self.watch(self.hub.fileno(), self.on_hub)
+        if self.upstream is not None:
+            self.watch(self.upstream.fileno(), self.on_upstream)
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            wait = longest
+            if self.kill_at is not None:
+                wait = min(max(int((self.kill_at - time.monotonic()) * 1000), 0) + 1, longest)
+            self.turn(wait)
+            if self.kill_at is not None and time.monotonic() >= self.kill_at:
+                self.signal(signal.SIGKILL)
+        # While the program is a zombie, its number names its group and nobody else's.
+        self.signal(signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = 0
+        self.unwatch(ended)
+        self.unwatch(self.hub.fileno())
+        # What it has written is there; what escaped its group may go on writing.
+        until = time.monotonic() + _DRAIN_S
+        while self.turn(0) and time.monotonic() < until:
+            pass
+        return status
+
+    def turn(self, wait_ms: int) -> bool:
+        """Do what can be done; return whether there was anything."""
+        ready = self.poll.poll(wait_ms)
+        for fd, _ in ready:
+            action = self.watched.get(fd)
+            if action is not None:
+                action()
+        return bool(ready)
+
+    def value(self) -> bytes:
+        """Return what a Python program left behind."""
+        sink = getattr(self, "sink", -1)
+        if sink < 0:
+            return b""
+        os.lseek(sink, 0, os.SEEK_SET)
+        with open(sink, "rb") as file:
+            return file.read()
+
+
+def _main() -> None:
+    told = os.environ.get(ADDRESS)
+    if told is None:
+        with open(sys.argv[2]) as file:
+            told = file.read()
+    token, *addresses = told.split()
+    given = sys.argv[1]
+    rank = int(given if given != "-" else next(os.environ[n] for n in _RANKS if n in os.environ))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    wrapper = _Wrapper(_connect(addresses))
+    signal.signal(signal.SIGTERM, wrapper.on_sigterm)
+    wrapper.send(b"H", marshal.dumps((token, rank, os.getpid(), socket.gethostname())))
+    wrapper.await_job()
+    if wrapper.job["mode"] in ("relay", "watch"):
+        wrapper.upstream = socket.socket(fileno=int(os.environ["PMI_FD"]))
+    status, problem = 127, None
+    try:
+        wrapper.start()
+        status = wrapper.run()
+    except OSError as error:
+        problem = (error.errno or 0, error.strerror or str(error), error.filename)
+    wrapper.settle_upstream()
+    wrapper.send(b"X", marshal.dumps((status, wrapper.told, problem, wrapper.value())))
+    # The hub says when to go: a launcher may end the others once one of its processes has ended;
+    # and closing with unread bytes would reset the connection, and lose what is under way.
+    with contextlib.suppress(OSError):
+        while wrapper.hub.recv(_PIECE):
+            pass
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,339 @@
+"""Jobs: programs of several processes as tasks, how they end, and that nothing of them is left."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alamo_mpi import Batch, CancelledError, DependencyError, JobError, TaskStateError
+from alamo_mpi.mpi.launcher import family_of_library
+from tests.mpi.gates import LIMIT_S, wait_until
+from tests.support import programs
+
+MPICH = family_of_library() == "MPICH"
+LAUNCHES = ["pmi", "mpiexec"] if MPICH else ["mpiexec"]
+
+needs_compiler = pytest.mark.skipif(bool(programs.why_not()), reason=programs.why_not())
+needs_two = pytest.mark.skipif("__import__('alamo_mpi').init().world.size < 3")
+
+
+@pytest.fixture(scope="session")
+def job_rank(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return programs.compiled("job_rank", str(tmp_path_factory.mktemp("programs")))
+
+
+@pytest.fixture
+def width(nworkers: int) -> int:
+    return min(nworkers, 2)
+
+
+def by(launch: str) -> Any:
+    return SimpleNamespace(launch=launch)
+
+
+def rank_and_sum(offset: int) -> tuple[int, int]:
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    print(f"here is {world.rank}")
+    print(f"there is {world.rank}", file=sys.stderr)
+    return world.rank, world.allreduce(world.rank + offset)
+
+
+def fails_while_others_wait(culprit: int) -> None:
+    from mpi4py import MPI
+
+    if culprit == MPI.COMM_WORLD.rank:
+        raise LookupError("nothing here")
+    MPI.COMM_WORLD.Barrier()
+
+
+def writes_its_pid(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(4 * LIMIT_S)
+
+
+def alive(folder: Path) -> list[str]:
+    """Return the processes that files are named after, zombies left out."""
+    found = []
+    for path in folder.iterdir():
+        try:
+            state = Path("/proc", path.name, "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        found += [path.name] if state != "Z" else []
+    return found
+
+
+# ---- what a job gives back ----------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_a_program_has_its_own_world_and_its_statuses_and_lines_come_by_rank(
+    batch: Batch, job_rank: str, width: int, launch: str
+) -> None:
+    job = batch.job(job_rank, ("hello",), width, policy=by(launch))
+    assert job.run(LIMIT_S) == [0] * width
+    total = sum(range(width))
+    lines = [f"[{r}] rank {r} of {width}, sum {total}" for r in range(width)]
+    assert sorted(job.stdout.get().splitlines()) == lines
+    assert sorted(job.stderr.get().splitlines()) == [f"[{r}] note from {r}" for r in range(width)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_a_callable_returns_a_value_by_rank(batch: Batch, width: int, launch: str) -> None:
+    job = batch.job(rank_and_sum, (10,), width, policy=by(launch))
+    total = 10 * width + sum(range(width))
+    assert job.run(LIMIT_S) == [(rank, total) for rank in range(width)]
+    assert sorted(job.stdout.get().splitlines()) == [f"[{r}] here is {r}" for r in range(width)]
+    assert sorted(job.stderr.get().splitlines()) == [f"[{r}] there is {r}" for r in range(width)]
+
+
+def test_a_program_without_mpi_is_a_job_too(batch: Batch, nworkers: int) -> None:
+    job = batch.job("sh", ["-c", "echo one; echo two; exit $0", 3], nworkers, policy=by("pmi"))
+    assert job.run(LIMIT_S) == [3] * nworkers
+    lines = job.stdout.get().splitlines()
+    for rank in range(nworkers):
+        assert [line for line in lines if line.startswith(f"[{rank}]")] == [
+            f"[{rank}] one",
+            f"[{rank}] two",
+        ]
+
+
+def test_check_makes_a_status_an_error(batch: Batch) -> None:
+    job = batch.job("sh", ["-c", "exit 3"], policy=by("pmi"), check=True)
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        job.run(LIMIT_S)
+    assert caught.value.returncode == 3
+
+
+def test_environment_and_working_directory(batch: Batch, tmp_path: Path) -> None:
+    code = "pwd; echo ${JOB_TEST-unset} ${HOME-unset}"
+    env = {"JOB_TEST": "a b", "HOME": None}
+    job = batch.job("sh", ["-c", code], cwd=tmp_path, env=env, policy=by("pmi"))
+    assert job.run(LIMIT_S) == [0]
+    assert job.stdout.get() == f"[0] {tmp_path}\n[0] a b unset\n"
+
+
+def test_jobs_depend_on_functions_and_the_other_way_round(batch: Batch, nworkers: int) -> None:
+    number = batch.function(lambda: 7)
+    job = batch.job(lambda x: (x, os.getpid()), (number,), nworkers, policy=by("pmi"))
+    count = batch.function(lambda values: [x for x, _ in values], job)
+    batch.compile([number, job, count]).run(LIMIT_S)
+    assert count.result.get() == [7] * nworkers
+    assert len({pid for _, pid in job.result.get()}) == nworkers
+
+
+def test_the_callback_gets_the_list(batch: Batch) -> None:
+    got: list[Any] = []
+    job = batch.job(
+        "true", policy=by("pmi"), callback_func=lambda *a: got.append(a), callback_args=(1,)
+    )
+    job.run(LIMIT_S)
+    assert got == [([0], 1)]
+
+
+def test_much_output_and_a_line_without_end_arrive_whole(batch: Batch) -> None:
+    code = "import sys; sys.stdout.write('x' * 200_000 + '\\n' + 'end')"
+    job = batch.job(sys.executable, ["-S", "-c", code], policy=by("pmi"))
+    assert job.run(LIMIT_S) == [0]
+    assert job.stdout.get() == "[0] " + "x" * 200_000 + "\n[0] end\n"
+
+
+# ---- how a job fails ----------------------------------------------------------------------------
+
+
+@needs_compiler
+@needs_two
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", LAUNCHES)
+@pytest.mark.parametrize(
+    ("what", "status", "told"),
+    [
+        (("leave", 3, 1), 3, "leaving 1"),
+        (("crash", 1), -11, "crashing 1"),
+        (("abort", 9, 1), 9, ""),
+        (("early", 4, 1), 4, "leaving early"),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
+)
+def test_a_rank_that_leaves_the_others_fails_the_job(
+    batch: Batch, job_rank: str, launch: str, what: tuple[Any, ...], status: int, told: str
+) -> None:
+    job = batch.job(job_rank, what, 2, policy=by(launch))
+    with pytest.raises(JobError) as caught:
+        job.run(LIMIT_S)
+    error = caught.value
+    if not MPICH and what[0] == "abort":
+        return  # its launcher ends all ranks at once, and does not tell us for whose sake
+    assert (error.rank, error.status) == (1, status)
+    assert error.signal == ("SIGSEGV" if status < 0 else None)
+    assert told in error.stderr
+    assert told in str(error)
+    assert error.host in str(error)
+    assert batch.function(pow, 2, 3).run(LIMIT_S) == 8  # the batch goes on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_a_callable_that_raises_while_others_wait(batch: Batch, width: int, launch: str) -> None:
+    culprit = width - 1
+    job = batch.job(fails_while_others_wait, (culprit,), width, policy=by(launch))
+    with pytest.raises(JobError, match="LookupError: nothing here") as caught:
+        job.run(LIMIT_S)
+    assert caught.value.rank == culprit
+    assert isinstance(caught.value.exception, LookupError)
+
+
+def unfit(folder: Path, kind: str) -> str:
+    path = folder / "program"
+    if kind == "missing":
+        return str(path)
+    path.write_bytes(b"\0not a program" if kind == "wrong format" else b"#!/bin/sh\n")
+    path.chmod(0o755 if kind == "wrong format" else 0o644)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("missing", FileNotFoundError),
+        ("not executable", PermissionError),
+        ("wrong format", OSError),
+    ],
+)
+def test_a_program_that_cannot_be_started(
+    batch: Batch, tmp_path: Path, kind: str, error: type[OSError]
+) -> None:
+    with pytest.raises(JobError, match="could not be started") as caught:
+        batch.job(unfit(tmp_path, kind), num_procs=1, policy=by("pmi")).run(LIMIT_S)
+    assert isinstance(caught.value.exception, error)
+    assert pickle.loads(pickle.dumps(caught.value)).rank == caught.value.rank
+
+
+def test_a_missing_working_directory(batch: Batch, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no such folder"):
+        batch.job("true", cwd=tmp_path / "no such folder", policy=by("pmi")).run(LIMIT_S)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_not_over_in_time_is_ended(
+    batch: Batch, tmp_path: Path, nworkers: int
+) -> None:
+    job = batch.job(writes_its_pid, (tmp_path,), nworkers, policy=by("pmi"), timeout=1.0)
+    with pytest.raises(JobError, match=r"timeout of 1 s") as caught:
+        job.run(LIMIT_S)
+    assert caught.value.rank is None
+    assert not alive(tmp_path)
+
+
+def test_a_failed_job_stops_those_who_need_its_result(batch: Batch) -> None:
+    job = batch.job("/no/such/program", policy=by("pmi"))
+    after = batch.function(len, job)
+    with pytest.raises(JobError):
+        batch.compile([job, after]).run(LIMIT_S)
+    with pytest.raises(DependencyError):
+        after.result.get()
+
+
+@pytest.mark.slow
+def test_terminate_ends_all_processes_of_a_job(tmp_path: Path, nworkers: int) -> None:
+    batch = Batch()
+    job = batch.job(writes_its_pid, (tmp_path,), nworkers, policy=by("pmi"))
+    late = batch.job("true", num_procs=nworkers)
+    job.start()
+    late.start()
+    wait_until(lambda: len(list(tmp_path.iterdir())) == nworkers)
+    batch.terminate()
+    for cancelled in (job, late):
+        with pytest.raises(CancelledError):
+            cancelled.result.get()
+    wait_until(lambda: not alive(tmp_path))
+
+
+def background(folder: str) -> list[str]:
+    return ["-c", f"(echo $$; sleep {4 * LIMIT_S}) & touch {folder}/$!"]
+
+
+def test_what_a_program_leaves_in_the_background_is_ended(batch: Batch, tmp_path: Path) -> None:
+    job = batch.job("sh", background(str(tmp_path)), policy=by("pmi"))
+    assert job.run(LIMIT_S) == [0]
+    wait_until(lambda: not alive(tmp_path))
+
+
+# ---- who runs when ------------------------------------------------------------------------------
+
+
+def notes(folder: str, name: str, slots: int) -> None:
+    begin = time.monotonic()
+    time.sleep(0.02)
+    Path(folder, f"{name}-{os.getpid()}").write_text(f"{begin} {time.monotonic()} {slots}")
+
+
+def test_jobs_and_tasks_share_the_workers_and_are_never_too_many(
+    batch: Batch, tmp_path: Path, nworkers: int
+) -> None:
+    """Every process writes down when it ran; at no moment were there more than workers."""
+    tasks = []
+    for at in range(8):
+        width = 1 + at % nworkers
+        tasks.append(batch.job(notes, (str(tmp_path), f"job{at}", 1), width, policy=by("pmi")))
+        tasks += [batch.function(notes, str(tmp_path), f"task{at}-{i}", 1) for i in range(5)]
+    batch.compile(tasks).run(LIMIT_S)
+    spans = [[float(x) for x in path.read_text().split()] for path in tmp_path.iterdir()]
+    assert len(spans) == sum(1 + at % nworkers for at in range(8)) + 40
+    changes = sorted([(a, 1) for a, _, _ in spans] + [(b, -1) for _, b, _ in spans])
+    running = most = 0
+    for _, change in changes:
+        running += change
+        most = max(most, running)
+    assert most <= nworkers
+
+
+def test_two_jobs_start_at_the_same_moment_and_others_follow(batch: Batch, nworkers: int) -> None:
+    jobs = [batch.job("true", num_procs=max(nworkers // 2, 1), policy=by("pmi")) for _ in range(8)]
+    for job in jobs:
+        job.start()
+    assert [job.result.get() for job in jobs] == [[0] * max(nworkers // 2, 1)] * 8
+
+
+# ---- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda batch: batch.job("true", num_procs=0), ValueError),
+        (lambda batch: batch.job("true", num_procs="2"), TypeError),
+        (lambda batch: batch.job(""), ValueError),
+        (lambda batch: batch.job(17), TypeError),
+        (lambda batch: batch.job("true", timeout=0), ValueError),
+        (lambda batch: batch.job("true", env={"A": 1}), TypeError),
+        (lambda batch: batch.job("true", env={"A=B": "1"}), ValueError),
+        (lambda batch: batch.job("true", policy=by("rsh")), ValueError),
+        (lambda batch: batch.job("true", policy=by("ranks")), ValueError),
+    ],
+)
+def test_arguments_that_make_no_sense(
+    batch: Batch, make: Callable[[Batch], object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        make(batch)
+
+
+def test_more_processes_than_workers(batch: Batch, nworkers: int) -> None:
+    job = batch.job("true", num_procs=nworkers + 1)
+    with pytest.raises(TaskStateError, match=f"needs {nworkers + 1} workers"):
+        job.start()
