@@ -183,6 +183,8 @@ class Desk:
             elif live is None:
                 self._answer(ask, None, True)
             elif ask.what == "join":
+                for uid in ask.details:
+                    live.check_join(uid)
                 self._joins.append((ask, live, lambda live: live.released or live.over))
             elif ask.what == "terminate":
                 self._lives.end(live)
