@@ -25,7 +25,7 @@ from alamo_mpi.runtime.report import Pause, Report
 from alamo_mpi.runtime.runners import Guard, Interruption
 from alamo_mpi.runtime.turn import Turn
 
-__all__ = ["Executor", "Kept", "Work"]
+__all__ = ["Executor", "Kept", "Work", "uid_of"]
 
 #: A result or output up to this many bytes travels with the report; a larger one stays here.
 RIDES_NBYTES = 1 << 16
@@ -330,7 +330,7 @@ class Executor:
 
     def _done(self, result: Any, output: Streams, run: Run, position: int) -> bool:
         """Report a result that needs care; return whether it could be packed."""
-        uid = _uid(run, position)
+        uid = uid_of(run, position)
         try:
             payload = pack(result, _sole_owner(result, sys.getrefcount(result)))
         except SerializationError as error:
@@ -354,7 +354,7 @@ class Executor:
         output = self._output.take()
         if work.printed is not None:
             output = _joined(work, output)
-        streams = self._streams(output, _uid(work.run, position))
+        streams = self._streams(output, uid_of(work.run, position))
         self._report.add_more(None, failure, 0, streams)
 
     def _streams(self, output: Streams, uid: int) -> tuple[bytes | int, bytes | int] | None:
@@ -376,7 +376,8 @@ def _joined(work: Work, output: Streams) -> Streams:
     return spool.joined(before[0], output[0]), spool.joined(before[1], output[1])
 
 
-def _uid(run: Run, position: int) -> int:
+def uid_of(run: Run, position: int) -> int:
+    """Return the id of a task of a chunk."""
     return run.uids + position if isinstance(run.uids, int) else run.uids[position]
 
 

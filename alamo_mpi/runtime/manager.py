@@ -311,6 +311,10 @@ class Manager:
 
         Names the clients that it waits for in the log, when there has been no work for a while.
         """
+        place = seat()
+        if place is not None:
+            with self.lock:
+                live.check_join(place.uid)
         if self.drive(lambda: live.over, min(timeout, _NAME_CLIENTS_S)):
             return True
         if timeout > _NAME_CLIENTS_S and not live.busy and not live.lifecycle.all_closed:

@@ -210,8 +210,9 @@ class RemoteService:
 
     def await_end(self, live: RemoteBatch, timeout: float) -> bool:
         """Wait until the batch is over."""
+        place = seat()
         try:
-            self._ask("join", live.number, (), timeout)
+            self._ask("join", live.number, () if place is None else (place.uid,), timeout)
         except TimeoutError:
             return False
         return self.drive(lambda: not live.submissions, timeout)

@@ -101,6 +101,10 @@ class Seat(Protocol):
         """What is to be called, each once, when the task has ended."""
 
     @property
+    def uid(self) -> int:
+        """Id of the task."""
+
+    @property
     def depth(self) -> int:
         """How deep what the task starts is nested."""
 

@@ -45,7 +45,7 @@ from alamo_mpi.core.messages import (
 )
 from alamo_mpi.errors import InternalError
 from alamo_mpi.runtime.backoff import Backoff
-from alamo_mpi.runtime.execute import Executor, Output, Work
+from alamo_mpi.runtime.execute import Executor, Output, Work, uid_of
 from alamo_mpi.runtime.inputs import Inputs
 from alamo_mpi.runtime.jobsite import JobSite
 from alamo_mpi.runtime.remote import RemoteService
@@ -71,6 +71,10 @@ class _Seat:
     def __init__(self, worker: Worker, work: Work) -> None:
         self._worker = worker
         self.work = work
+
+    @property
+    def uid(self) -> int:
+        return uid_of(self.work.run, self.work.position)
 
     @property
     def depth(self) -> int:
