@@ -16,6 +16,7 @@ message                 from        to          received by
 `Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
 `Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``
+`Join`, `Part`          worker      worker      the same
 `Wake`                  any         any         both; to have received it is all there is to it
 ======================  ==========  ==========  ====================================================
 
@@ -40,6 +41,8 @@ __all__ = [
     "Fetch",
     "Forget",
     "Interrupt",
+    "Join",
+    "Part",
     "Progress",
     "Recall",
     "Returned",
@@ -177,6 +180,27 @@ class Dismiss(NamedTuple):
     orphans: tuple[int, ...]
 
 
+class Join(NamedTuple):
+    """Run your rank of a job on the worker itself, with those of its gang."""
+
+    job: int
+    gang: tuple[int, ...]
+    #: Pickle of the callable and its arguments.
+    call: bytes
+
+
+class Part(NamedTuple):
+    """The answer to `Join`: what became of one rank."""
+
+    job: int
+    rank: int
+    #: Payload of the result, in a 1-tuple; or why there is none, as fields of a `Failure`.
+    result: tuple[Payload] | None
+    failure: tuple[Any, ...] | None
+    stdout: bytes
+    stderr: bytes
+
+
 class Progress(NamedTuple):
     """The next ``ended`` tasks of a chunk have ended, in the chunk's order."""
 
@@ -219,6 +243,8 @@ KINDS: tuple[type[Any], ...] = (
     Wake,
     Enlist,
     Dismiss,
+    Join,
+    Part,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}
