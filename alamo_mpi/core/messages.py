@@ -17,6 +17,7 @@ message                 from        to          received by
 `Stopped`               worker      manager     ``Manager.dispatch``
 `Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``
 `Join`, `Part`          worker      worker      the same
+`Turn`                  any         any         the same; asked of ``runtime.turns.Turns``
 `Wake`                  any         any         both; to have received it is all there is to it
 ======================  ==========  ==========  ====================================================
 
@@ -49,6 +50,7 @@ __all__ = [
     "Run",
     "Stop",
     "Stopped",
+    "Turn",
     "Value",
     "Wake",
     "tag_of",
@@ -201,6 +203,13 @@ class Part(NamedTuple):
     stderr: bytes
 
 
+class Turn(NamedTuple):
+    """A worker wants, or gives back, the program's one turn to spawn; the manager gives it."""
+
+    job: int
+    wanted: bool
+
+
 class Progress(NamedTuple):
     """The next ``ended`` tasks of a chunk have ended, in the chunk's order."""
 
@@ -245,6 +254,7 @@ KINDS: tuple[type[Any], ...] = (
     Dismiss,
     Join,
     Part,
+    Turn,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

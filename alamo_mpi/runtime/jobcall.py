@@ -22,7 +22,7 @@ from alamo_mpi.runtime.execute import Interruption, Work
 from alamo_mpi.runtime.functions import name_of
 from alamo_mpi.runtime.joberror import Blame, raised_by
 from alamo_mpi.runtime.jobhub import Hub, Part
-from alamo_mpi.runtime.joblaunch import launcher_of
+from alamo_mpi.runtime.joblaunch import START_S, launcher_of
 from alamo_mpi.runtime.jobranks import RanksCall, run_on_ranks
 from alamo_mpi.runtime.jobsite import JobSite, here
 from alamo_mpi.runtime.packing import dumps, loads
@@ -82,6 +82,7 @@ class JobCall:
             launcher.start(hub.told, gang, hosts)
             hub.run(terms.timeout_s, problem)
         finally:
+            hub.drain(lambda: launcher.finished, START_S)
             hub.close()
             launcher.close()
             site.dismiss(gang, job, shared_memory(hub.space), hub.orphans)

@@ -10,11 +10,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from alamo_mpi.core.launch import scrubbed
-from alamo_mpi.core.messages import Dismiss, Enlist, Join, Part
+from alamo_mpi.core.messages import Dismiss, Enlist, Join, Part, Turn
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.groups import communicator_of
 from alamo_mpi.mpi.world import Communicator, World
@@ -60,6 +61,8 @@ class JobSite:
         Ranks of jobs without processes that run on this worker.
     leading : Leading or None
         The job without processes that this worker leads.
+    turn : threading.Event
+        Set while this rank has the program's one turn to spawn.
     work : Work
         The chunk that this worker runs; that of a job names the workers that it has taken.
     """
@@ -81,6 +84,7 @@ class JobSite:
         self._stderr = stderr
         self.members = Members()
         self.leading: Leading | None = None
+        self.turn = threading.Event()
         self._communicators: dict[int, Communicator] = {}
         self._started: dict[int, list[subprocess.Popen[bytes]]] = {}
         self._files: dict[int, list[str]] = {}
@@ -100,6 +104,8 @@ class JobSite:
             for group in message.orphans:
                 with contextlib.suppress(OSError):
                     os.killpg(group, signal.SIGKILL)
+        elif isinstance(message, Turn):
+            self.turn.set()
         elif isinstance(message, Join):
             self.members.join(source, message)
         elif isinstance(message, Part):

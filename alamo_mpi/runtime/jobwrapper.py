@@ -103,6 +103,8 @@ class _Wrapper:
         self.kill_at: float | None = None
         #: Whether a launcher has told this process to end.
         self.told = False
+        #: Whether this rank's program has ended, and what runs only stands in for it.
+        self.silent = False
         self.pmi: socket.socket | None = None
         self.upstream: socket.socket | None = None
         self.initialized = self.finalized = False
@@ -111,6 +113,8 @@ class _Wrapper:
     # Hub ----------------------------------------------------------------------------------------
 
     def send(self, letter: bytes, body: bytes = b"") -> None:
+        if self.silent:
+            return
         with contextlib.suppress(OSError):  # a hub that is gone is noticed by reading
             self.hub.sendall(HEAD.pack(letter, len(body)) + body)
 
@@ -140,7 +144,7 @@ class _Wrapper:
             elif letter == b"P" and self.pmi is not None:
                 with contextlib.suppress(OSError):
                     self.pmi.sendall(body)
-            elif letter == b"K":
+            elif letter == b"K" and not self.silent:
                 self.end(float(body))
 
     # The program --------------------------------------------------------------------------------
@@ -280,17 +284,20 @@ class _Wrapper:
         """Say to the launcher what the program should have said."""
         if self.upstream is None:
             return
-        if not self.initialized and self.job["mode"] == "watch":
-            return
-        if not self.initialized:
-            os.set_inheritable(self.upstream.fileno(), True)
-            program = [sys.executable, "-c", _STAND_IN]
-            quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-            pid = os.posix_spawn(sys.executable, program, os.environ, file_actions=quiet)
-            os.waitpid(pid, 0)
-        elif not self.finalized:
-            self.upstream.sendall(b"cmd=finalize\n")
-            self.upstream.recv(_PIECE)
+        if not self.initialized and self.job["mode"] == "relay":
+            self.stand_in()
+        if self.initialized and not self.finalized:
+            with contextlib.suppress(OSError):
+                self.upstream.sendall(b"cmd=finalize\n")
+                self.upstream.recv(_PIECE)
+
+    def stand_in(self) -> None:
+        """Run a program that calls MPI_Init, until it ends or the hub has gone."""
+        self.job |= {"argv": [sys.executable, "-c", _STAND_IN], "env": {}, "cwd": "/", "call": None}
+        self.silent, self.kill_at = True, None
+        with contextlib.suppress(OSError):
+            self.start()
+            self.run()
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -350,11 +357,22 @@ class _Wrapper:
             return file.read()
 
 
+def _read(path: str) -> str:
+    """Return what is in a file, which may not be there yet."""
+    until = time.monotonic() + _CONNECT_S
+    while True:
+        with contextlib.suppress(OSError), open(path) as file:
+            if text := file.read():
+                return text
+        if time.monotonic() > until:
+            raise SystemExit(f"{path} is not there")
+        time.sleep(0.005)
+
+
 def _main() -> None:
     told = os.environ.get(ADDRESS)
     if told is None:
-        with open(sys.argv[2]) as file:
-            told = file.read()
+        told = _read(sys.argv[2])
     token, *addresses = told.split()
     given = sys.argv[1]
     rank = int(given if given != "-" else next(os.environ[n] for n in _RANKS if n in os.environ))
@@ -371,8 +389,8 @@ def _main() -> None:
         status = wrapper.run()
     except OSError as error:
         problem = (error.errno or 0, error.strerror or str(error), error.filename)
-    wrapper.settle_upstream()
     wrapper.send(b"X", marshal.dumps((status, wrapper.told, problem, wrapper.value())))
+    wrapper.settle_upstream()
     # The hub says when to go: a launcher may end the others once one of its processes has ended;
     # and closing with unread bytes would reset the connection, and lose what is under way.
     with contextlib.suppress(OSError):

@@ -41,6 +41,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Dismiss": (4, ("mpich_shm_1_",), ()),
     "Join": (4, (1, 2), b"call"),
     "Part": (4, 1, (b"payload",), None, b"out", b""),
+    "Turn": (4, True),
 }
 
 
