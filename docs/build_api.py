@@ -39,6 +39,7 @@ CHAPTERS = {
         "RemoteError",
         "RemoteTraceback",
         "WorkersBusyError",
+        "JobError",
         "LaunchError",
         "DDictError",
         "DDictFullError",

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ __all__ = ["JobSite", "here"]
 
 #: Seconds that a wrapper has to end when its job is over, before it is ended.
 _LEAVE_S = 1.0
+_LEAVE_NAP_S = 5e-4
 
 _SHARED_MEMORY = "/dev/shm"
 
@@ -177,11 +179,12 @@ class JobSite:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         for process in self._started.pop(job, ()):
-            try:
-                process.wait(_LEAVE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            # Not Popen.wait, which soon naps for longer than a wrapper takes to go.
+            until = time.monotonic() + _LEAVE_S
+            while process.poll() is None:
+                if time.monotonic() > until:
+                    process.kill()
+                time.sleep(_LEAVE_NAP_S)
 
     def close(self) -> None:
         """End what is left of all jobs; communicators of failed ones go with MPI."""

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from alamo_mpi import Batch, CancelledError, DependencyError, JobError, TaskStateError
+from alamo_mpi import Batch, CancelledError, DependencyError, JobError, LaunchError, TaskStateError
 from alamo_mpi.mpi.launcher import family_of_library
 from tests.mpi.gates import LIMIT_S, wait_until
 from tests.support import programs
 
 MPICH = family_of_library() == "MPICH"
 LAUNCHES = ["pmi", "mpiexec"] if MPICH else ["mpiexec"]
+if MPICH and "MPI_LOCALRANKID" in os.environ:  # under its launcher
+    LAUNCHES.append("spawn")
 
 needs_compiler = pytest.mark.skipif(bool(programs.why_not()), reason=programs.why_not())
 needs_two = pytest.mark.skipif("__import__('alamo_mpi').init().world.size < 3")
@@ -195,6 +197,23 @@ def test_a_callable_that_raises_while_others_wait(batch: Batch, width: int, laun
         job.run(LIMIT_S)
     assert caught.value.rank == culprit
     assert isinstance(caught.value.exception, LookupError)
+
+
+@pytest.mark.skipif("spawn" in LAUNCHES, reason="Spawn works here")
+def test_spawn_is_refused_where_it_would_hang(batch: Batch) -> None:
+    with pytest.raises(LaunchError, match="leave launch at 'auto'"):
+        batch.job("true", policy=by("spawn")).run(LIMIT_S)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("spawn" not in LAUNCHES, reason="needs MPICH's launcher")
+def test_spawned_jobs_take_turns_and_need_no_mpi(batch: Batch, nworkers: int) -> None:
+    """Several at once: one Spawn at a time, with programs that never call MPI_Init."""
+    jobs = [batch.job("echo", (at,), policy=by("spawn")) for at in range(nworkers + 1)]
+    for job in jobs:
+        job.start()
+    assert [job.result.get() for job in jobs] == [[0]] * len(jobs)
+    assert [job.stdout.get() for job in jobs] == [f"[0] {at}\n" for at in range(len(jobs))]
 
 
 def unfit(folder: Path, kind: str) -> str:
