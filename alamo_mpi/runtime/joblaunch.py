@@ -137,8 +137,14 @@ class _Spawn:
             worker = gang[list(hosts).index(host)]
             self._site.tell(worker, Enlist(self._job, [], {}, path, told))
         self._argv, self._hosts = [*_WRAPPER, "-", path], hosts
-        self._site.send(MANAGER, Turn(self._job, True))
+        self._ask(wanted=True)
         self._thread.start()
+
+    def _ask(self, *, wanted: bool) -> None:
+        if self._site.world.size > 1:
+            self._site.send(MANAGER, Turn(self._job, wanted))
+        elif wanted:  # nobody else is there, and this thread would have to answer
+            self._site.turn.set()
 
     def _run(self) -> None:
         try:
@@ -150,7 +156,7 @@ class _Spawn:
             self._error = error
         finally:
             self._site.turn.clear()
-            self._site.send(MANAGER, Turn(self._job, False))
+            self._ask(wanted=False)
 
     def problem(self) -> str | None:
         return None if self._error is None else f"could not be started: {self._error}"

@@ -24,6 +24,9 @@ LAUNCHES = ["pmi", "mpiexec"] if MPICH else ["mpiexec"]
 if MPICH and "MPI_LOCALRANKID" in os.environ:  # under its launcher
     LAUNCHES.append("spawn")
 
+#: UCX warns on stdout where a spawned program ends.
+QUIET = {"UCX_LOG_LEVEL": "error"}
+
 needs_compiler = pytest.mark.skipif(bool(programs.why_not()), reason=programs.why_not())
 needs_two = pytest.mark.skipif("__import__('alamo_mpi').init().world.size < 3")
 
@@ -85,7 +88,7 @@ def alive(folder: Path) -> list[str]:
 def test_a_program_has_its_own_world_and_its_statuses_and_lines_come_by_rank(
     batch: Batch, job_rank: str, width: int, launch: str
 ) -> None:
-    job = batch.job(job_rank, ("hello",), width, policy=by(launch))
+    job = batch.job(job_rank, ("hello",), width, env=QUIET, policy=by(launch))
     assert job.run(LIMIT_S) == [0] * width
     total = sum(range(width))
     lines = [f"[{r}] rank {r} of {width}, sum {total}" for r in range(width)]
@@ -96,7 +99,7 @@ def test_a_program_has_its_own_world_and_its_statuses_and_lines_come_by_rank(
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_a_callable_returns_a_value_by_rank(batch: Batch, width: int, launch: str) -> None:
-    job = batch.job(rank_and_sum, (10,), width, policy=by(launch))
+    job = batch.job(rank_and_sum, (10,), width, env=QUIET, policy=by(launch))
     total = 10 * width + sum(range(width))
     assert job.run(LIMIT_S) == [(rank, total) for rank in range(width)]
     assert sorted(job.stdout.get().splitlines()) == [f"[{r}] here is {r}" for r in range(width)]
@@ -295,10 +298,13 @@ def test_what_a_program_leaves_in_the_background_is_ended(batch: Batch, tmp_path
 # ---- who runs when ------------------------------------------------------------------------------
 
 
-def notes(folder: str, name: str, slots: int) -> None:
-    begin = time.monotonic()
+def notes(folder: str, name: str) -> None:
+    begin = time.time()
     time.sleep(0.02)
-    Path(folder, f"{name}-{os.getpid()}").write_text(f"{begin} {time.monotonic()} {slots}")
+    Path(folder, name).write_text(f"{begin} {time.time()}")
+
+
+NOTES = "b=$(date +%s.%N); sleep 0.02; echo $b $(date +%s.%N) > $0/$1-$$"
 
 
 def test_jobs_and_tasks_share_the_workers_and_are_never_too_many(
@@ -308,12 +314,12 @@ def test_jobs_and_tasks_share_the_workers_and_are_never_too_many(
     tasks = []
     for at in range(4):
         width = 1 + at % nworkers
-        tasks.append(batch.job(notes, (str(tmp_path), f"job{at}", 1), width, policy=by("pmi")))
-        tasks += [batch.function(notes, str(tmp_path), f"task{at}-{i}", 1) for i in range(5)]
+        tasks.append(batch.job("sh", ("-c", NOTES, tmp_path, at), width, policy=by("pmi")))
+        tasks += [batch.function(notes, str(tmp_path), f"task{at}-{i}") for i in range(5)]
     batch.compile(tasks).run(LIMIT_S)
     spans = [[float(x) for x in path.read_text().split()] for path in tmp_path.iterdir()]
     assert len(spans) == sum(1 + at % nworkers for at in range(4)) + 20
-    changes = sorted([(a, 1) for a, _, _ in spans] + [(b, -1) for _, b, _ in spans])
+    changes = sorted([(a, 1) for a, _ in spans] + [(b, -1) for _, b in spans])
     running = most = 0
     for _, change in changes:
         running += change
