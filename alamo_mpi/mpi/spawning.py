@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import groupby
 
 from mpi4py import MPI
 
@@ -54,17 +53,10 @@ def spawn(world: World, argv: Sequence[str], hosts: Sequence[str]) -> None:
     Returns when all of them have called MPI_Init; meanwhile every other MPI call of this process
     waits.  No other rank of the program may be in here at the same time: hydra dies of it.
     """
-    runs = [(host, len(list(ranks))) for host, ranks in groupby(hosts)]
-    infos = [MPI.INFO_NULL] * len(runs)
+    info = MPI.INFO_NULL
     if len(set(world.hosts)) > 1:  # on one host hydra would take the name for another host
-        infos = [MPI.Info.Create({"host": host}) for host, _ in runs]
-    children = MPI.COMM_SELF.Spawn_multiple(
-        [argv[0]] * len(runs),
-        [list(argv[1:])] * len(runs),
-        [count for _, count in runs],
-        infos,
-    )
+        info = MPI.Info.Create({"host": ",".join(hosts)})
+    children = MPI.COMM_SELF.Spawn(argv[0], list(argv[1:]), maxprocs=len(hosts), info=info)
     children.Disconnect()
-    for info in infos:
-        if info != MPI.INFO_NULL:
-            info.Free()
+    if info != MPI.INFO_NULL:
+        info.Free()

@@ -151,10 +151,13 @@ class JobSite:
 
     def _enlist(self, message: Enlist) -> None:
         if message.path:
-            fd = os.open(message.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._files.setdefault(message.job, []).append(message.path)
-            with open(fd, "w") as file:
-                file.write(message.content)
+            # Where hosts share the folder, another one's worker was quicker.  One that cannot be
+            # written is missed by whoever should read it, and the hub says so.
+            with contextlib.suppress(OSError):
+                fd = os.open(message.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(fd, "w") as file:
+                    file.write(message.content)
         if not message.argv:
             return
         # What cannot be started does not connect to the hub, which says so when its time is over;
