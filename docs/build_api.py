@@ -40,6 +40,7 @@ CHAPTERS = {
         "RemoteError",
         "RemoteTraceback",
         "WorkersBusyError",
+        "JobError",
         "LaunchError",
         "DDictError",
         "DDictFullError",

@@ -16,6 +16,8 @@ message                 from        to          received by
 `Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
 `Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``
+`Join`, `Part`          worker      worker      the same
+`Turn`                  any         any         the same; asked of ``runtime.turns.Turns``
 `Wake`                  any         any         both; to have received it is all there is to it
 ======================  ==========  ==========  ====================================================
 
@@ -40,13 +42,16 @@ __all__ = [
     "Fetch",
     "Forget",
     "Interrupt",
+    "Join",
     "Key",
+    "Part",
     "Progress",
     "Recall",
     "Returned",
     "Run",
     "Stop",
     "Stopped",
+    "Turn",
     "Value",
     "Wake",
     "tag_of",
@@ -183,6 +188,34 @@ class Dismiss(NamedTuple):
     orphans: tuple[int, ...]
 
 
+class Join(NamedTuple):
+    """Run your rank of a job on the worker itself, with those of its gang."""
+
+    job: int
+    gang: tuple[int, ...]
+    #: Pickle of the callable and its arguments.
+    call: bytes
+
+
+class Part(NamedTuple):
+    """The answer to `Join`: what became of one rank."""
+
+    job: int
+    rank: int
+    #: Payload of the result, in a 1-tuple; or why there is none, as fields of a `Failure`.
+    result: tuple[Payload] | None
+    failure: tuple[Any, ...] | None
+    stdout: bytes
+    stderr: bytes
+
+
+class Turn(NamedTuple):
+    """A worker wants, or gives back, the program's one turn to spawn; the manager gives it."""
+
+    job: int
+    wanted: bool
+
+
 class Progress(NamedTuple):
     """The next ``ended`` tasks of a chunk have ended, in the chunk's order."""
 
@@ -225,6 +258,9 @@ KINDS: tuple[type[Any], ...] = (
     Wake,
     Enlist,
     Dismiss,
+    Join,
+    Part,
+    Turn,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

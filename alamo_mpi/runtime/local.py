@@ -69,4 +69,5 @@ def local_worker(
 ) -> tuple[Worker, LocalOutput]:
     """Return a worker for this process, and what captures its tasks' output."""
     output = LocalOutput()
-    return Worker(0, send, poll, lambda: False, output, JobSite(world, send)), output
+    site = JobSite(world, send, poll, output.take)
+    return Worker(0, send, poll, lambda: False, output, site), output

@@ -43,6 +43,7 @@ from alamo_mpi.core.messages import (
     Returned,
     Stop,
     Stopped,
+    Turn,
     Value,
     Wake,
 )
@@ -64,6 +65,7 @@ from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.roster import LiveBatch, Roster
 from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.turns import Turns
 from alamo_mpi.runtime.worker import Worker
 
 __all__ = ["Manager"]
@@ -113,6 +115,7 @@ class Manager:
         self._ledger = Ledger(
             self._send, blobs, self.lock, self.outcomes.value, self._release_if_over
         )
+        self._turns = Turns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
         self._fetches: dict[Key, list[tuple[Any] | None]] = {}
@@ -292,6 +295,8 @@ class Manager:
             self._fetches.pop(message.key).append(message.payload)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
+        elif isinstance(message, Turn):
+            self._turns.take(source, message)
         elif isinstance(message, Wake):
             pass  # it has made this rank look, which is all it is for
         elif self._local is not None:

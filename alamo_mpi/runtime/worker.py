@@ -114,16 +114,19 @@ class Worker:
 
     @property
     def has_work(self) -> bool:
-        """Whether a chunk is here to be run."""
-        return bool(self._inbox)
+        """Whether a chunk, or a rank of a job, is here to be run."""
+        return bool(self._inbox or self.site.members)
 
     def step(self) -> bool:
         """Run the chunks that are here, if any is; on the thread that runs tasks."""
-        if not self._inbox:
+        if not self.has_work:
             return False
         self._thread = threading.get_ident()
         with self.executor.capturing():
-            while self._inbox:
+            while self.has_work:
+                if self.site.members:
+                    self.site.members.run(self.site, self.executor)
+                    continue
                 # Noted before it leaves the inbox: a recall or interruption finds it in one place.
                 work = self._current = self._inbox[0]
                 self._inbox.popleft()
@@ -148,7 +151,8 @@ class Worker:
         elif isinstance(message, Recall):
             self._send(MANAGER, Returned(self._give_back(None)))
         elif isinstance(message, Interrupt):
-            self._interrupt(set(message.chunks))
+            if not self.site.members.interrupt(message.chunks):
+                self._interrupt(set(message.chunks))
         elif isinstance(message, Fetch):
             self._send(source, Value(message.key, self.executor.kept.find(message.key)))
         elif isinstance(message, Value):
@@ -160,7 +164,7 @@ class Worker:
             _configure(message)
         elif isinstance(message, Stop):
             self.stopped = True
-        elif not (self.site.dispatch(message) or isinstance(message, Wake)):
+        elif not (self.site.dispatch(source, message) or isinstance(message, Wake)):
             raise InternalError(f"rank {self.rank} cannot handle {message} from rank {source}")
 
     def _receive(self, run: Run) -> None:
@@ -279,6 +283,7 @@ class _Service:
                 nap = _SERVICE_NAP_LATE_S if late else _SERVICE_NAP_S
                 time.sleep(_SERVICE_NAP_MOVING_S if self._moving() else nap)
                 self._poll()
+                self._worker.site.watch()
                 late = report.pending
                 if late:
                     report.flush_if_late()
@@ -321,7 +326,7 @@ def serve(world: World) -> None:
     def moving() -> bool:
         return transport.moving
 
-    site = JobSite(world, transport.send)
+    site = JobSite(world, transport.send, poll, capture.take, capture.real_stderr)
     worker = Worker(world.rank, transport.send, poll, moving, capture, site)
     pool.wake_with(transport.send)
     restore = _set_up_interruption(worker)

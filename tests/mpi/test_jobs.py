@@ -9,18 +9,27 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from alamo_mpi import Batch, CancelledError, DependencyError, JobError, TaskStateError
+from alamo_mpi import (
+    Batch,
+    CancelledError,
+    DependencyError,
+    JobError,
+    LaunchError,
+    Policy,
+    TaskStateError,
+)
 from alamo_mpi.mpi.launcher import family_of_library
 from tests.mpi.gates import LIMIT_S, wait_until
 from tests.support import programs
 
 MPICH = family_of_library() == "MPICH"
 LAUNCHES = ["pmi", "mpiexec"] if MPICH else ["mpiexec"]
+if MPICH and "MPI_LOCALRANKID" in os.environ:  # under its launcher
+    LAUNCHES.append("spawn")
 
 needs_compiler = pytest.mark.skipif(bool(programs.why_not()), reason=programs.why_not())
 needs_two = pytest.mark.skipif("__import__('alamo_mpi').init().world.size < 3")
@@ -37,7 +46,7 @@ def width(nworkers: int) -> int:
 
 
 def by(launch: str) -> Any:
-    return SimpleNamespace(launch=launch)
+    return Policy(launch=launch)
 
 
 def rank_and_sum(offset: int) -> tuple[int, int]:
@@ -197,6 +206,23 @@ def test_a_callable_that_raises_while_others_wait(batch: Batch, width: int, laun
     assert isinstance(caught.value.exception, LookupError)
 
 
+@pytest.mark.skipif("spawn" in LAUNCHES, reason="Spawn works here")
+def test_spawn_is_refused_where_it_would_hang(batch: Batch) -> None:
+    with pytest.raises(LaunchError, match="leave launch at 'auto'"):
+        batch.job("true", policy=by("spawn")).run(LIMIT_S)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("spawn" not in LAUNCHES, reason="needs MPICH's launcher")
+def test_spawned_jobs_take_turns_and_need_no_mpi(batch: Batch, nworkers: int) -> None:
+    """Several at once: one Spawn at a time, with programs that never call MPI_Init."""
+    jobs = [batch.job("echo", (at,), policy=by("spawn")) for at in range(nworkers + 1)]
+    for job in jobs:
+        job.start()
+    assert [job.result.get() for job in jobs] == [[0]] * len(jobs)
+    assert [job.stdout.get() for job in jobs] == [f"[0] {at}\n" for at in range(len(jobs))]
+
+
 def unfit(folder: Path, kind: str) -> str:
     path = folder / "program"
     if kind == "missing":
@@ -287,13 +313,13 @@ def test_jobs_and_tasks_share_the_workers_and_are_never_too_many(
 ) -> None:
     """Every process writes down when it ran; at no moment were there more than workers."""
     tasks = []
-    for at in range(8):
+    for at in range(4):
         width = 1 + at % nworkers
         tasks.append(batch.job(notes, (str(tmp_path), f"job{at}", 1), width, policy=by("pmi")))
         tasks += [batch.function(notes, str(tmp_path), f"task{at}-{i}", 1) for i in range(5)]
     batch.compile(tasks).run(LIMIT_S)
     spans = [[float(x) for x in path.read_text().split()] for path in tmp_path.iterdir()]
-    assert len(spans) == sum(1 + at % nworkers for at in range(8)) + 40
+    assert len(spans) == sum(1 + at % nworkers for at in range(4)) + 20
     changes = sorted([(a, 1) for a, _, _ in spans] + [(b, -1) for _, b, _ in spans])
     running = most = 0
     for _, change in changes:
