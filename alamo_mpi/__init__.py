@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alamo_mpi.batch import Batch
     from alamo_mpi.core.access import CommunicationDomain, CommunicationObject, DataAccess
+    from alamo_mpi.core.policy import Policy
     from alamo_mpi.ddict import DDict
     from alamo_mpi.errors import (
         AlamoError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         WorkersBusyError,
     )
     from alamo_mpi.handle import AsyncDict
+    from alamo_mpi.runtime.device import gpus
     from alamo_mpi.session import init, serve
     from alamo_mpi.task import Task
 
@@ -56,6 +58,7 @@ __all__ = [
     "InternalError",
     "JobError",
     "LaunchError",
+    "Policy",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
@@ -63,6 +66,7 @@ __all__ = [
     "TaskStateError",
     "WorkersBusyError",
     "__version__",
+    "gpus",
     "init",
     "serve",
 ]
@@ -74,7 +78,9 @@ _HOMES = {
     "CommunicationObject": "core.access",
     "DDict": "ddict",
     "DataAccess": "core.access",
+    "Policy": "core.policy",
     "Task": "task",
+    "gpus": "runtime.device",
     "init": "session",
     "serve": "session",
 }

@@ -18,12 +18,15 @@ from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import infer
 from alamo_mpi.job import job as _job
 from alamo_mpi.job import widths_of
+from alamo_mpi.placed import _Placed, pins_of
+from alamo_mpi.process import process as _process
 from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from alamo_mpi.core.policy import Policy
     from alamo_mpi.extras.telemetry import Telemetry
     from alamo_mpi.runtime.manager import Manager
     from alamo_mpi.runtime.roster import LiveBatch
@@ -134,6 +137,7 @@ class Batch:
         callback_args: tuple[Any, ...] = (),
         reads: Accesses = None,
         writes: Accesses = None,
+        policy: Policy | None = None,
     ) -> _Function:
         """Create a task that calls a function.
 
@@ -153,6 +157,8 @@ class Batch:
             Further arguments of the callback.
         reads, writes : DataAccess or iterable of DataAccess, optional
             What the function accesses.
+        policy : Policy, optional
+            Where and how it runs; see ``docs/processes.md``.
 
         Returns
         -------
@@ -164,7 +170,7 @@ class Batch:
         TypeError
             If `func` or `callback_func` cannot be called, or an access is none.
         ValueError
-            If an argument is a task of another batch.
+            If an argument is a task of another batch, or no worker can honour the policy.
 
         Notes
         -----
@@ -188,13 +194,18 @@ class Batch:
         for at, each in enumerate(args):
             if isinstance(each, (Task, AsyncDict)):
                 given.append((at, self._producer(each)))
-        task = _Function(self, func, args, callback_func, callback_args, reads, writes)
+        more = (callback_func, callback_args, reads, writes)
+        if policy is None:
+            task = _Function(self, func, args, *more)
+        else:
+            task = _Placed(self, func, args, *more, policy)
         if declared:
             task._accesses = (*task._accesses, *declared)
         if given:
             task._results_of = given
         return task
 
+    process = _process
     job = _job
 
     def _producer(self, argument: Task | AsyncDict) -> Task:
@@ -315,12 +326,15 @@ class Batch:
             [each._function for each in tasks],
             [each._arguments for each in tasks],
             widths_of(tasks, self.num_workers),
+            pins_of(tasks),
         )
         inputs = self._inputs(task, tasks)
         submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)
         for index, each in enumerate(tasks):
             if each._callback is not None:
                 submission.callbacks[index] = each._callback
+            if type(each) is not _Function:
+                each._enter(submission, index)
         submission.callbacks_left = len(submission.callbacks)
         if isinstance(task, _Compiled) and task._callback is not None:
             submission.callback = task._callback

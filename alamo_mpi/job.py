@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alamo_mpi.core.launch import LAUNCHES
+from alamo_mpi.core.policy import THREAD_VARIABLES
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
+from alamo_mpi.placed import ranks_for
 from alamo_mpi.runtime.jobcall import JobCall, Terms
 from alamo_mpi.task import Accesses, Task, _Function
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from alamo_mpi.batch import Batch
+    from alamo_mpi.core.policy import Policy
 
 __all__ = ["_Job", "job", "widths_of"]
 
@@ -35,7 +38,7 @@ class _Wanted(NamedTuple):
 class _Job(_Function):
     """A program of several processes, or a callable on several ranks."""
 
-    __slots__ = ("_width",)
+    __slots__ = ("_ranks", "_width")
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class _Job(_Function):
         self._arguments = arguments
         self._results_of = ()
         self._width = width
+        self._ranks: frozenset[int] | None = None
 
 
 def job(
@@ -71,7 +75,7 @@ def job(
     num_procs: int = 1,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str | None] | None = None,
-    policy: Any = None,
+    policy: Policy | None = None,
     callback_func: Callable[..., Any] | None = None,
     callback_args: tuple[Any, ...] = (),
     reads: Accesses = None,
@@ -129,15 +133,39 @@ def job(
     waiting for it for ever; or the time was over.  The other ranks are then ended.
     """
     arguments = (args,) if isinstance(args, (str, bytes)) else tuple(args)
-    launch = getattr(policy, "launch", None) or "auto"
+    ranks = _ranks_for(self, policy)
+    launch = "auto" if policy is None else policy.launch
+    env = _with_threads(policy, env)
     wanted = _Wanted(num_procs, cwd, env, launch, timeout, check)
     task = _Job(self, target, arguments, wanted, (callback_func, callback_args), reads, writes)
+    task._ranks = ranks
     task._results_of = [
         (at, self._producer(each))
         for at, each in enumerate(arguments)
         if isinstance(each, (Task, AsyncDict))
     ]
     return task
+
+
+def _ranks_for(batch: Batch, policy: Policy | None) -> frozenset[int] | None:
+    """Return the workers that a job may have, None for all; refuse what no job honours."""
+    ranks = ranks_for(batch, policy, masks=False)
+    if policy is not None and policy.placement == "spread":
+        raise ValueError("placement='spread' is not there for jobs yet: they are packed")
+    if policy is not None and (policy.cpu_affinity or policy.gpu_affinity):
+        raise ValueError(
+            "cpu_affinity and gpu_affinity are for tasks that run on one worker: the ranks of a "
+            "job have the CPUs and GPUs of their workers"
+        )
+    return ranks
+
+
+def _with_threads(
+    policy: Policy | None, env: Mapping[str, str | None] | None
+) -> Mapping[str, str | None] | None:
+    if policy is None or policy.threads is None:
+        return env
+    return {**(env or {}), **dict.fromkeys(THREAD_VARIABLES, str(policy.threads))}
 
 
 def widths_of(tasks: Sequence[Task], nworkers: int) -> dict[int, int]:
@@ -152,10 +180,13 @@ def widths_of(tasks: Sequence[Task], nworkers: int) -> dict[int, int]:
         return {}
     widths = {index: task._width for index, task in enumerate(tasks) if isinstance(task, _Job)}
     for index, width in widths.items():
-        if width > nworkers:
+        allowed = tasks[index]._ranks  # type: ignore[attr-defined]
+        most = nworkers if allowed is None else len(allowed)
+        if width > most:
+            which = "its batch has" if allowed is None else "its policy allows"
             raise TaskStateError(
-                f"{tasks[index]._title()} needs {width} workers at once, and its batch has "
-                f"{nworkers}: start the program with more ranks, or the job with fewer processes.",
+                f"{tasks[index]._title()} needs {width} workers at once, and {which} {most}: start "
+                "the program with more ranks, or the job with fewer processes.",
                 uid=tasks[index].uid,
             )
     return widths

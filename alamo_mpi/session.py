@@ -97,9 +97,10 @@ def init() -> Session:
 
 def _start_program() -> Session:
     from alamo_mpi.mpi.world import World, unlink_shared_memory
+    from alamo_mpi.runtime.device import inventory
     from alamo_mpi.runtime.pool import open_pool
 
-    world = World()
+    world = World(about=inventory())
     # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
     unlink_shared_memory()
     if world.size == 1:
@@ -150,12 +151,13 @@ def _serve_program(world: World) -> None:
 
 def _serve(world: World) -> None:
     """Run this rank as a worker until rank 0 says stop."""
-    from alamo_mpi.runtime import worker
+    from alamo_mpi.runtime import device, worker
 
     previous = _ignore_interrupts()
     _process.serving = world
     try:
-        worker.serve(world)
+        with device.visible(device.shared(world.hosts, world.told)[world.rank]):
+            worker.serve(world)
     finally:
         _process.serving = None
         if previous is not None:
@@ -225,11 +227,12 @@ class serve:  # noqa: N801 - a context manager, used like a function
     def __enter__(self) -> Session:
         frame = check_caller(sys._getframe(1))
         from alamo_mpi.mpi.world import World
+        from alamo_mpi.runtime.device import inventory
         from alamo_mpi.runtime.pool import open_pool
 
         with _process.lock:
             self._check_free()
-            world = World(self._comm)
+            world = World(self._comm, inventory())
             open_pool(world)
             if world.rank == 0:
                 self._session = _process.session = _open(world)

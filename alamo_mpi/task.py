@@ -392,6 +392,9 @@ class _Function(Task):
     def _name(self) -> str:
         return name_of(self._function)
 
+    def _enter(self, submission: Submission, index: int) -> None:
+        """Tell the submission what it cannot know from the function; called when it starts."""
+
 
 class _Compiled(Task):
     """A list of tasks with the graph of their dependencies."""

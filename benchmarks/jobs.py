@@ -16,12 +16,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from taskbench.worlds import environment, launched
 
-from alamo_mpi import Batch
+from alamo_mpi import Batch, Policy
 
 PROGRAM = """
 #include <mpi.h>
@@ -105,7 +104,7 @@ def main() -> None:
         program = compiled(folder)
 
         def job(target: Any, launch: str) -> Callable[[], object]:
-            policy = SimpleNamespace(launch=launch)
+            policy = Policy(launch=launch)
             return lambda: batch.job(target, (), width, policy=policy).run()
 
         for _ in range(repeats):

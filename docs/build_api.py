@@ -29,6 +29,7 @@ CHAPTERS = {
     "The service": ("Batch", "Task", "AsyncDict"),
     "Data dependencies": ("DataAccess", "CommunicationObject", "CommunicationDomain"),
     "Data": ("DDict",),
+    "Placement": ("Policy", "gpus"),
     "Starting": ("init", "serve"),
     "Errors": (
         "AlamoError",

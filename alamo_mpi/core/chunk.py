@@ -66,9 +66,15 @@ class Chunk:
     @classmethod
     def of_job(cls, number: int, gang: tuple[int, ...], program: Program, index: int) -> Chunk:
         """Return the chunk of one job, which is alone in it: its first worker leads the others."""
-        chunk = cls(number, gang[0])
+        chunk = cls.alone(number, gang[0], program, index)
         chunk.gang = gang
-        chunk.expected = float("inf")  # so that nothing is sent ahead
+        return chunk
+
+    @classmethod
+    def alone(cls, number: int, rank: int, program: Program, index: int) -> Chunk:
+        """Return a chunk of one ready task, behind which nothing is sent ahead."""
+        chunk = cls(number, rank)
+        chunk.expected = float("inf")
         program.states[index] = _RUNNING
         chunk._append(program, [index])
         return chunk
@@ -225,7 +231,7 @@ class _Walk:
                     self._raw[successor] = [position]
             left = met.get(successor) or waiting[successor]
             met[successor] = left - 1
-            if left == 1 and successor not in program.doomed and successor not in program.widths:
+            if left == 1 and not (successor in program.doomed or program.stands_alone(successor)):
                 if self.chain is None:
                     self.chain = successor
                 else:

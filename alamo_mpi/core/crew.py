@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from alamo_mpi.core.chunk import LONGEST_S, Chunk
 from alamo_mpi.core.invariants import expect
@@ -103,7 +103,7 @@ class Crew:
         """Number of recalls that are not answered."""
         return sum(worker.recalled for worker in self.workers.values())
 
-    def next(self, ready: ReadySet, nready: int) -> int | None:
+    def next(self, ready: ReadySet, nready: int, wanted: Container[int] = ()) -> int | None:
         """Return the rank that gets the next chunk, None if nobody does.
 
         Parameters
@@ -112,6 +112,8 @@ class Crew:
             The tasks that the chunk begins with, not empty.
         nready
             Number of ready tasks in all.
+        wanted
+            Workers that get nothing ahead, since tasks wait that not all workers may run.
         """
         if self._idle:
             rank = ready.home_among(self._idle)
@@ -119,6 +121,8 @@ class Crew:
         for worker in self._half.values():
             chunk = worker.chunks[0]
             if worker.behind or worker.recalled or not ready.has_for(worker.rank):
+                continue
+            if worker.rank in wanted:
                 continue
             # Of long tasks the last few are left for whoever is idle first.
             if nready > len(self.workers) or chunk.expected <= _TINY_S * chunk.size:
@@ -129,14 +133,19 @@ class Crew:
         """Return an idle worker that a job was the last to have, None if there is none."""
         return next((rank for rank in self._idle if self.workers[rank].after_job), None)
 
-    @property
-    def nidle(self) -> int:
-        """Number of workers that have nothing to do."""
-        return len(self._idle)
+    def idle(self, *, after_job: bool) -> list[int]:
+        """Return the workers that have nothing to do, or those of them that a job had last."""
+        ranks = reversed(self._idle)
+        return [rank for rank in ranks if not after_job or self.workers[rank].after_job]
 
-    def muster(self, width: int) -> tuple[int, ...]:
-        """Return `width` idle workers, neighbours where there is a choice: they share hosts."""
-        idle = sorted(self._idle)
+    def muster(self, width: int, allowed: frozenset[int] | None) -> tuple[int, ...] | None:
+        """Return `width` idle workers, neighbours where there is a choice: they share hosts.
+
+        None if there are not so many, of those that are allowed if only some are.
+        """
+        idle = sorted(self._idle if allowed is None else allowed.intersection(self._idle))
+        if len(idle) < width:
+            return None
         first = min(range(len(idle) - width + 1), key=lambda at: idle[at + width - 1] - idle[at])
         return tuple(idle[first : first + width])
 

@@ -38,6 +38,12 @@ class GangQueue:
         _, _, index, program = self._heap[0]
         return program.widths[index]
 
+    @property
+    def allowed(self) -> frozenset[int] | None:
+        """The workers that the first job may have, None for all; there must be one."""
+        _, _, index, program = self._heap[0]
+        return program.pins.get(index)
+
     def push(self, program: Program, index: int) -> None:
         """Add a job that has become ready.  O(log n)."""
         self._pushed += 1

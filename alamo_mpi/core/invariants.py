@@ -16,7 +16,7 @@ def check_programs(
     programs: Mapping[int, Program],
     chunks: Mapping[int, Chunk],
     nready: int,
-    jobs: Mapping[int, int],
+    apart: Mapping[int, int],
 ) -> None:
     """Hold states, ready sets, counters and chunks against each other; O(tasks).
 
@@ -27,9 +27,9 @@ def check_programs(
     chunks
         The chunks on workers by number.
     nready
-        How many tasks are thought to be ready, jobs not counted.
-    jobs
-        Number of ready jobs of each program.
+        How many tasks are thought to be ready, in the ready sets.
+    apart
+        Number of ready tasks of each program that wait elsewhere: jobs, and what not all may run.
 
     Raises
     ------
@@ -46,14 +46,14 @@ def check_programs(
     expect(len(sent) == len(on_workers), "no task is on two workers")
     for program in programs.values():
         mine = {index for pid, index in sent if pid == program.pid}
-        _check_program(program, mine, jobs.get(program.pid, 0))
+        _check_program(program, mine, apart.get(program.pid, 0))
     ready = sum(program.ready.count for program in programs.values())
     expect(nready == ready, f"{nready} tasks are ready, not {ready}")
 
 
-def _check_program(program: Program, sent: set[int], njobs: int) -> None:
+def _check_program(program: Program, sent: set[int], napart: int) -> None:
     states = program.states[: program.ntasks]
-    nready = states.count(State.READY) - njobs
+    nready = states.count(State.READY) - napart
     expect(program.ready.count == nready, "the ready set holds the ready tasks", program)
     expect(not nready or program.queued, "a program with ready tasks is queued", program)
     final = sum(state >= FIRST_FINAL for state in states)

@@ -43,6 +43,7 @@ __all__ = [
     "Forget",
     "Interrupt",
     "Join",
+    "Key",
     "Part",
     "Progress",
     "Recall",
@@ -57,6 +58,8 @@ __all__ = [
 ]
 
 Payload = Any
+#: Names a kept value; see `Fetch`.
+Key = tuple[int, str] | tuple[int, str, int]
 
 #: `Failure.root` of a task that failed itself, and of one that was interrupted from outside.
 OWN = -1
@@ -128,21 +131,24 @@ class Forget(NamedTuple):
     """Free these blobs and kept values."""
 
     blobs: list[int]
-    #: Keys as in `Fetch`.
+    #: (uid, "result", "stdout" or "stderr").
     values: list[tuple[int, str]]
 
 
 class Fetch(NamedTuple):
     """Send a kept value."""
 
-    #: (uid, "result", "stdout" or "stderr").
-    key: tuple[int, str]
+    #: (uid, "result"), or (uid, "stdout" or "stderr", number of the first byte that is wanted).
+    key: Key
 
 
 class Value(NamedTuple):
-    """The answer to `Fetch`; ``payload`` is a 1-tuple, or None if the value is not there."""
+    """The answer to `Fetch`; ``payload`` is a 1-tuple, or None if the value is not there.
 
-    key: tuple[int, str]
+    Of an output it is a piece, as long as the worker likes to send at once.
+    """
+
+    key: Key
     payload: tuple[Payload] | None
 
 

@@ -32,6 +32,8 @@ class Program:
         Whether to keep when each task became ready.
     widths
         Task -> number of workers that it takes at once, for those that are jobs.
+    pins
+        Task -> the workers that may run it, for those that not all may.
 
     Notes
     -----
@@ -48,6 +50,7 @@ class Program:
         "ntasks",
         "owner",
         "pid",
+        "pins",
         "queued",
         "ready",
         "ready_at",
@@ -68,12 +71,14 @@ class Program:
         *,
         record: bool = False,
         widths: Mapping[int, int] | None = None,
+        pins: Mapping[int, frozenset[int]] | None = None,
     ) -> None:
         self.pid = pid
         self.kinds = kinds
         self.ntasks = ntasks
         self.widths: Mapping[int, int] = widths or {}
-        if graph is None and (externals or widths):
+        self.pins: Mapping[int, frozenset[int]] = pins or {}
+        if graph is None and (externals or widths or pins):
             graph = Graph.independent(ntasks)
         self.graph = graph
         self.externals = externals
@@ -110,6 +115,10 @@ class Program:
     def home(self, index: int) -> int | None:
         """Return the rank that a task is best run on, if there is one."""
         return self.homes[index][1] if index in self.homes else None
+
+    def stands_alone(self, index: int) -> bool:
+        """Tell whether a task shares no chunk with others: a job, or not for every worker."""
+        return index in self.widths or index in self.pins
 
     def kind(self, index: int) -> int:
         """Return the function id of a task."""

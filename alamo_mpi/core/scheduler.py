@@ -11,7 +11,8 @@ them in order.  The rules:
 3. Join nodes pass completion and doom on at no cost; they are settled here and never sent.
 4. Programs are served in the order of submission; within one, by `placement`.
 5. Who gets the next chunk, and who is asked to give back what it has not started, `crew` says.
-6. A task that takes several workers at once, a job, is a chunk of its own; see `gang`.
+6. A task that takes several workers at once, a job, is a chunk of its own; see `gang`.  So is one
+   that only some workers may run; see `pinned`.
 
 ``Scheduler.check`` asserts the invariants; the tests call it after every event.
 """
@@ -19,7 +20,8 @@ them in order.  The rules:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 
 from alamo_mpi.core.chunk import LONGEST_S, SHORTEST_S, Chunk
 from alamo_mpi.core.crew import Crew
@@ -41,6 +43,7 @@ from alamo_mpi.core.events import (
 from alamo_mpi.core.gang import GangQueue
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.invariants import check_programs
+from alamo_mpi.core.pinned import PinnedQueue
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import InternalError
@@ -81,6 +84,8 @@ class Scheduler:
         self._nready = 0
         #: Jobs that wait for enough idle workers.
         self._jobs = GangQueue()
+        #: Tasks that wait for one of the workers that may run them.
+        self._pinned = PinnedQueue()
         #: Chunks on workers, by number.
         self._chunks: dict[int, Chunk] = {}
         self._next_chunk = 0
@@ -307,6 +312,9 @@ class Scheduler:
         if index in program.widths:
             self._jobs.push(program, index)
             return
+        if index in program.pins:
+            self._pinned.push(program, index)
+            return
         program.ready.push(index, program.home(index) if program.homes else None)
         self._nready += 1
         if not program.queued:
@@ -325,6 +333,7 @@ class Scheduler:
         self._nready -= program.ready.count
         program.ready.drain()
         self._jobs.drop(program)
+        self._pinned.drop(program)
         for index in range(program.ntasks):
             if program.states[index] < _RUNNING:
                 self._cancel_one(program, index)
@@ -377,20 +386,36 @@ class Scheduler:
 
     def _start_jobs(self) -> None:
         """Start jobs, in order, while enough workers are idle."""
-        while self._jobs and self._jobs.width <= self._crew.nidle:
-            gang = self._crew.muster(self._jobs.width)
+        while self._jobs:
+            gang = self._crew.muster(self._jobs.width, self._jobs.allowed)
+            if gang is None:
+                return
             self._send(Chunk.of_job(self._next_chunk, gang, *self._jobs.pop()))
 
     def _give(self, *, held: bool) -> None:
         """Give chunks to workers: while they are held back for a job, to those who had one."""
+        wanted: Container[int] = ()
+        if self._pinned:
+            self._give_pinned(held=held)
+            wanted = self._pinned.wanted()
         while (program := self._head()) is not None:
             if held:
                 rank = self._crew.next_after_job()
             else:
-                rank = self._crew.next(program.ready, self._nready)
+                rank = self._crew.next(program.ready, self._nready, wanted)
             if rank is None:
-                return
+                break
             self._send(self._cut(rank, program))
+        if self._pinned:  # of programs that came later
+            self._give_pinned(held=held)
+
+    def _give_pinned(self, *, held: bool) -> None:
+        """Give each idle worker a task that only it and its like may run."""
+        head = self._head()
+        for rank in self._crew.idle(after_job=held):
+            found = self._pinned.pop(rank, None if head is None else head.pid)
+            if found is not None:
+                self._send(Chunk.alone(self._next_chunk, rank, *found))
 
     def _send(self, chunk: Chunk) -> None:
         self._next_chunk = chunk.number + 1
@@ -430,6 +455,8 @@ class Scheduler:
         InternalError
             Naming the first contradiction.
         """
-        check_programs(self._programs, self._chunks, self._nready, self._jobs.waiting())
+        apart = Counter(self._jobs.waiting()) + Counter(self._pinned.waiting())
+        check_programs(self._programs, self._chunks, self._nready, apart)
         self._jobs.check(len(self._crew.workers))
+        self._pinned.check(self._crew.workers)
         self._crew.check()

@@ -39,6 +39,8 @@ class World:
     ----------
     comm : mpi4py.MPI.Intracomm, optional
         The ranks that belong together; ``MPI.COMM_WORLD`` by default.  It stays the caller's.
+    about : object, optional
+        Something that each rank tells all others with its host's name.
 
     Attributes
     ----------
@@ -52,6 +54,8 @@ class World:
         Host name by rank.
     host : str
         The name of this rank's host.
+    told : tuple of object
+        What each rank has told, by rank.
     one_node : bool
         Whether all ranks share memory; else operations on another node's memory wait until a rank
         there polls.
@@ -72,7 +76,7 @@ class World:
     Costs two ``MPI_Comm_dup`` and one allgather of the host names.
     """
 
-    def __init__(self, comm: MPI.Intracomm | None = None) -> None:
+    def __init__(self, comm: MPI.Intracomm | None = None, about: object = None) -> None:
         _check_library()
         parent = MPI.COMM_WORLD if comm is None else comm
         _check_communicator(parent)
@@ -83,7 +87,9 @@ class World:
             own.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank: int = self.comm.Get_rank()
         self.size: int = self.comm.Get_size()
-        self.hosts: tuple[str, ...] = tuple(self.comm.allgather(MPI.Get_processor_name()))
+        told = self.comm.allgather((MPI.Get_processor_name(), about))
+        self.hosts: tuple[str, ...] = tuple(host for host, _ in told)
+        self.told: tuple[object, ...] = tuple(more for _, more in told)
         self.host: str = self.hosts[self.rank]
         neighbours = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.one_node: bool = neighbours.Get_size() == self.size

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from alamo_mpi.errors import InternalError
-from alamo_mpi.runtime.spool import LOWEST_PRIVATE_FD, Spool
+from alamo_mpi.runtime.spool import LOWEST_PRIVATE_FD, Spilled, Spool
 
 __all__ = ["Capture"]
 
@@ -130,13 +130,13 @@ class _Channel:
         _flush(self.stream)
         self.fflush(self.c_stream)
 
-    def collect(self) -> bytes:
+    def collect(self) -> bytes | Spilled:
         """Return what was written, and undo a close, dup2 or assignment by a task."""
         self.flush()
         # First of all: a wrapper around our buffer closes it when the last reference goes.
         setattr(sys, self.name, self.stream)
         flushed = _flush(self.stream)
-        data = self.spool.read(cut=not flushed)
+        data = self.spool.take() if flushed else self.spool.read(cut=True)
         os.dup2(self.spool.fd, self.fd)  # costs less than to ask whether it leads there
         if not flushed:
             # There is room again if the disk was full; else it was closed or detached.
@@ -144,6 +144,7 @@ class _Channel:
                 self._own_stream = None
                 self.stream = self._make_own()
                 setattr(sys, self.name, self.stream)
+            assert isinstance(data, bytes)
             data += self.spool.read()
         if self.stream.encoding.lower() != "utf-8":
             self.stream.reconfigure(encoding="utf-8")
@@ -251,7 +252,8 @@ class Capture:
     calling `os.dup2` over it.  Up to the end of that task its output goes where the task sent it.
     A descriptor *numbered* 1 or 2 that a task opened does not outlive the task.  A child that
     opens ``/dev/stdout`` with truncation drops what was written before, as with any regular file.
-    What children or threads write after their task ended belongs to the task that runs then.
+    What children or threads write after their task ended belongs to the task that runs then, or
+    is dropped if their task had written more than a megabyte.
     Not undone: closing descriptors that the task did not open (`os.closerange`), ``ulimit``, and
     buffers other than Python's and C's stdout and stderr (Fortran's need ``flush``).
     """
@@ -316,13 +318,14 @@ class Capture:
             self._err.end()
             self._note_state()
 
-    def take(self) -> tuple[bytes, bytes]:
+    def take(self) -> tuple[bytes | Spilled, bytes | Spilled]:
         """Return what was written since the last `take`, or since `begin`, and repair the streams.
 
         Returns
         -------
-        tuple of bytes
-            Output to stdout and to stderr, to be decoded as UTF-8 with ``errors="replace"``.
+        tuple of bytes or Spilled
+            Output to stdout and to stderr, to be decoded as UTF-8 with ``errors="replace"``; more
+            than a megabyte stays in its file.
 
         Raises
         ------
@@ -358,7 +361,7 @@ class Capture:
             self._out.close()
             self._err.close()
 
-    def _take_and_repair(self) -> tuple[bytes, bytes]:
+    def _take_and_repair(self) -> tuple[bytes | Spilled, bytes | Spilled]:
         if not self._active:
             raise InternalError("capture of output: take() without begin()")
         taken = self._out.collect(), self._err.collect()

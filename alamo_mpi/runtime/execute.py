@@ -21,13 +21,18 @@ from alamo_mpi.runtime.failures import describe
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK
 from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, private, unpack
 from alamo_mpi.runtime.report import Report
+from alamo_mpi.runtime.spool import Spilled
 
 __all__ = ["Executor", "Interruption", "Kept", "Work"]
 
 #: A result or output up to this many bytes travels with the report; a larger one stays here.
 RIDES_NBYTES = 1 << 16
+#: Of an output that stayed here, a client gets this much at a time.
+_PIECE_NBYTES = 4 << 20
 
 _NOTHING = (b"", b"")
+#: What a task wrote to stdout and stderr.
+Streams = tuple[bytes | Spilled, bytes | Spilled]
 
 
 class Interruption(BaseException):
@@ -39,7 +44,7 @@ class Output(Protocol):
 
     def begin(self) -> None: ...
 
-    def take(self) -> tuple[bytes, bytes]: ...
+    def take(self) -> Streams: ...
 
     def end(self) -> None: ...
 
@@ -76,7 +81,8 @@ class Work:
 class Kept:
     """Outputs that stay on the worker: too big to ride along, or an argument of another task.
 
-    Keys are (uid, "result" | "stdout" | "stderr").
+    Keys are (uid, "result" | "stdout" | "stderr"); what a task wrote is bytes, or a file if it is
+    much, and is asked for in pieces.
     """
 
     def __init__(self) -> None:
@@ -86,17 +92,24 @@ class Kept:
         """Keep a payload."""
         self._payloads[uid, what] = payload
 
-    def find(self, key: tuple[int, str]) -> tuple[Any] | None:
-        """Return the payload in a 1-tuple, None if it is not here."""
+    def find(self, key: tuple[int, str] | tuple[int, str, int]) -> tuple[Any] | None:
+        """Return the payload in a 1-tuple, None if it is not here; of an output a piece."""
         try:
-            return (self._payloads[key],)
+            payload = self._payloads[key[:2]]
         except KeyError:
             return None
+        if len(key) == 3:
+            payload = pickle.PickleBuffer(payload[key[2] : key[2] + _PIECE_NBYTES])
+        return (payload,)
 
     def forget(self, keys: list[tuple[int, str]]) -> None:
         """Free these values; unknown ones are ignored."""
         for key in keys:
             self._payloads.pop(key, None)
+
+    def clear(self) -> None:
+        """Free all."""
+        self._payloads.clear()
 
 
 class Executor:
@@ -221,7 +234,7 @@ class Executor:
             filled[at] = unpack(payload, self.buffers.find)
         return filled
 
-    def _done(self, result: Any, output: tuple[bytes, bytes], run: Run, position: int) -> bool:
+    def _done(self, result: Any, output: Streams, run: Run, position: int) -> bool:
         """Report a result that needs care; return whether it could be packed."""
         uid = _uid(run, position)
         try:
@@ -247,16 +260,14 @@ class Executor:
         streams = self._streams(self._output.take(), _uid(run, position))
         self._report.add_more(None, failure, 0, streams)
 
-    def _streams(
-        self, output: tuple[bytes, bytes], uid: int
-    ) -> tuple[bytes | int, bytes | int] | None:
+    def _streams(self, output: Streams, uid: int) -> tuple[bytes | int, bytes | int] | None:
         out, err = output
         if not out and not err:
             return None
         return self._stream(uid, "stdout", out), self._stream(uid, "stderr", err)
 
-    def _stream(self, uid: int, what: str, data: bytes) -> bytes | int:
-        if len(data) <= RIDES_NBYTES:
+    def _stream(self, uid: int, what: str, data: bytes | Spilled) -> bytes | int:
+        if isinstance(data, bytes) and len(data) <= RIDES_NBYTES:
             return data
         self.kept.put(uid, what, data)
         return len(data)

@@ -160,7 +160,7 @@ def _lead(site: JobSite, leading: Leading, gang: tuple[int, ...], job: int, call
         leading.inside = False
         failure = tuple(describe(error, 1))
     out, err = site.take_output()
-    leading.take(Part(job, 0, None if failure else (None,), failure, out, err))
+    leading.take(Part(job, 0, None if failure else (None,), failure, out[:], err[:]))
     return value
 
 
@@ -222,7 +222,7 @@ class Members:
         self._given_up.discard(message.job)
         out, err = site.take_output()
         rank = message.gang.index(site.world.rank)
-        site.send(leader, Part(message.job, rank, result, failure, out, err))
+        site.send(leader, Part(message.job, rank, result, failure, out[:], err[:]))
 
     def _call(
         self,

@@ -22,6 +22,7 @@ from alamo_mpi.mpi.groups import communicator_of
 from alamo_mpi.mpi.world import Communicator, World
 from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.jobranks import Leading, Members
+from alamo_mpi.runtime.spool import Spilled
 
 __all__ = ["JobSite", "here"]
 
@@ -74,7 +75,7 @@ class JobSite:
         world: World,
         send: Callable[[int, Any], None],
         poll: Callable[[], bool],
-        take_output: Callable[[], tuple[bytes, bytes]],
+        take_output: Callable[[], tuple[bytes | Spilled, bytes | Spilled]],
         stderr: int = 2,
     ) -> None:
         global _here

@@ -9,6 +9,7 @@ from typing import Any
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.jobsite import JobSite
+from alamo_mpi.runtime.spool import Spilled
 from alamo_mpi.runtime.worker import Worker
 
 __all__ = ["LocalOutput", "local_worker"]
@@ -36,7 +37,7 @@ class LocalOutput:
         self._active = True
         self._hook, sys.breakpointhook = sys.breakpointhook, self._on_breakpoint
 
-    def take(self) -> tuple[bytes, bytes]:
+    def take(self) -> tuple[bytes | Spilled, bytes | Spilled]:
         """Return what was written since the last time."""
         return self._capture.take() if self._active else _NOTHING
 
@@ -57,8 +58,8 @@ class LocalOutput:
         out, err = self.take()
         self.end()
         # What the task wrote up to here is what one wants to see in front of the prompt.
-        sys.stdout.write(out.decode(errors="replace"))
-        sys.stderr.write(err.decode(errors="replace"))
+        sys.stdout.write(out[:].decode(errors="replace"))
+        sys.stderr.write(err[:].decode(errors="replace"))
         sys.stdout.flush()
         return hook(*args, **kwargs)
 

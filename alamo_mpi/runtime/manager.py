@@ -37,6 +37,7 @@ from alamo_mpi.core.messages import (
     Configure,
     Fetch,
     Interrupt,
+    Key,
     Progress,
     Recall,
     Returned,
@@ -50,10 +51,11 @@ from alamo_mpi.core.states import State
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime import pool
+from alamo_mpi.runtime import ends, pool
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
+from alamo_mpi.runtime.device import seats, table
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
@@ -116,7 +118,9 @@ class Manager:
         self._turns = Turns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
-        self._fetches: dict[tuple[int, str], list[tuple[Any] | None]] = {}
+        self._fetches: dict[Key, list[tuple[Any] | None]] = {}
+        #: What each rank has, for the policies of tasks.
+        self.seats = seats(world.hosts, world.told)
         self._search_path: list[str] = []
         self._abandoned: deque[LiveBatch] = deque()
         self._stopped: dict[int, float] = {}
@@ -150,6 +154,8 @@ class Manager:
             live = self.roster.open(num_workers, recorder)
             name = f"alamo_mpi.batch.{live.number}"
             logging.getLogger(name).setLevel(log_level)
+            if any(seat.gpus for seat in self.seats):
+                logging.getLogger(name).info("GPUs:\n%s", table(self.seats, live.ranks))
             for rank in live.ranks:
                 self._send(rank, Configure(None, name, log_level))
         return live
@@ -192,7 +198,7 @@ class Manager:
                 backoff.pause(min(rest, self._longest_nap_s), moving=self._transport.moving)
         return True
 
-    def fetch(self, rank: int, key: tuple[int, str], timeout: float | None) -> tuple[Any] | None:
+    def fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
         """Get a kept value from its worker; blocks until it is here.
 
         Returns
@@ -397,6 +403,7 @@ class Manager:
         rest = max(deadline - time.perf_counter(), 0.1)
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
+        ends.give_back()
         if self._output is not None:
             self._output.close()
         if answered:

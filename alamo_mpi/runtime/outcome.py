@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from alamo_mpi.core.messages import Key
 from alamo_mpi.core.states import State
 from alamo_mpi.errors import CancelledError, DependencyError, InternalError, SerializationError
 from alamo_mpi.runtime.failures import rebuild
 from alamo_mpi.runtime.packing import ATOMS, private, unpack
-from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.submission import Decoding, Submission
 
 __all__ = ["Outcomes", "Reason"]
+
+_USUAL = Decoding("utf-8", "replace", False)
 
 #: Says why a task waits for another one of the same submission; None if it cannot.
 Reason = Callable[[int, int], "str | None"]
@@ -41,7 +44,7 @@ class Outcomes:
         self,
         lock: threading.RLock,
         drive: Callable[[Callable[[], bool], float | None], bool],
-        fetch: Callable[[int, tuple[int, str], float | None], tuple[Any] | None],
+        fetch: Callable[[int, Key, float | None], tuple[Any] | None],
         find_blob: Callable[[int], Any],
         hosts: tuple[str, ...],
     ) -> None:
@@ -90,7 +93,8 @@ class Outcomes:
             payload = private(submission.results[index])
         else:
             rank = kept[0]
-            payload = self._kept(submission, index, "result", rank, timeout)
+            key = submission.uids[index], "result"
+            payload = self._kept(submission, index, key, rank, timeout)
             # The worker keeps its copy, as this task may become an argument of another one yet;
             # in a world of one rank, where nothing was sent, this one would be the same.
             payload = payload if rank else private(payload)
@@ -108,15 +112,37 @@ class Outcomes:
 
     def text(self, submission: Submission, index: int, what: str, timeout: float | None) -> str:
         """Return what a task wrote to "stdout" or "stderr"; waits for its end."""
+        deadline = None if timeout is None else time.perf_counter() + timeout
         self._await(submission, index, timeout)
         streams = submission.streams.get(index)
         if streams is None:
             return ""
         rank, out, err = streams
-        data = out if what == "stdout" else err
+        data: Any = out if what == "stdout" else err
         if isinstance(data, int):
-            data = self._kept(submission, index, what, rank, timeout)
-        return bytes(data).decode(errors="replace")
+            data = self._pieces(submission, index, what, rank, data, deadline)
+        decoding = submission.decodings.get(index, _USUAL)
+        return decoding.text(bytes(data) if isinstance(data, memoryview) else data)
+
+    def _pieces(
+        self,
+        submission: Submission,
+        index: int,
+        what: str,
+        rank: int,
+        nbytes: int,
+        deadline: float | None,
+    ) -> bytearray:
+        """Fetch an output piece by piece, so that its worker never holds all of it in memory."""
+        data = bytearray()
+        while len(data) < nbytes:
+            rest = None if deadline is None else max(deadline - time.perf_counter(), 1e-3)
+            key = submission.uids[index], what, len(data)
+            piece = self._kept(submission, index, key, rank, rest)
+            if not len(memoryview(piece)):
+                break  # somebody has truncated the file since
+            data += piece
+        return data
 
     def _await(self, submission: Submission, index: int, timeout: float | None) -> None:
         def final() -> bool:
@@ -127,12 +153,12 @@ class Outcomes:
             raise TimeoutError(f"{_title(submission, index)} has not ended after {timeout:g} s")
 
     def _kept(
-        self, submission: Submission, index: int, what: str, rank: int, timeout: float | None
+        self, submission: Submission, index: int, key: Key, rank: int, timeout: float | None
     ) -> Any:
-        payload = self._fetch(rank, (submission.uids[index], what), timeout)
+        payload = self._fetch(rank, key, timeout)
         if payload is None:
             raise InternalError(
-                f"the {what} of {_title(submission, index)} is not on rank {rank} any more"
+                f"the {key[1]} of {_title(submission, index)} is not on rank {rank} any more"
             )
         return payload[0]
 

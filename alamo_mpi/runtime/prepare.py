@@ -31,6 +31,8 @@ class Calls(NamedTuple):
     arguments: list[tuple[Any, ...]]
     #: Task -> number of workers that it takes, for jobs.
     widths: Mapping[int, int]
+    #: Task -> the workers that may run it, where not all may.
+    pins: Mapping[int, frozenset[int]]
 
 
 class Preparer:
@@ -106,6 +108,7 @@ class Preparer:
             externals,
             record=record,
             widths=calls.widths,
+            pins=calls.pins,
         )
         self._started += 1
         submission = Submission(program, _compact(calls.uids), names, arguments)

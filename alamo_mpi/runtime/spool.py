@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 
-__all__ = ["LOWEST_PRIVATE_FD", "Spool"]
+__all__ = ["LOWEST_PRIVATE_FD", "Spilled", "Spool"]
 
 #: Private descriptors stay above those that programs close and number by hand.
 LOWEST_PRIVATE_FD = 10
@@ -18,6 +18,62 @@ _BASE = (1 << 20) + 4099
 #: The file is cut back only past this many bytes, so that small outputs of writers that outlive
 #: their task are never lost between reading and cutting.
 _KEEP = 1 << 20
+#: More than this many bytes stay in the file, which is handed over as it is.
+_SPILL = 1 << 20
+#: Each file handed over holds a descriptor; beyond this many, outputs are kept in memory.
+_MOST_SPILLED = 256
+
+
+class Spilled:
+    """Output that was too much for memory: a part of an unlinked file, which goes with this object.
+
+    Parameters
+    ----------
+    fd
+        Descriptor of the file; owned from here on.
+    start, nbytes
+        Which part.
+    """
+
+    __slots__ = ("_fd", "_start", "nbytes")
+
+    #: Objects whose file is open.
+    count = 0
+
+    def __init__(self, fd: int, start: int, nbytes: int) -> None:
+        self._fd = fd
+        self._start = start
+        self.nbytes = nbytes
+        Spilled.count += 1
+
+    def __len__(self) -> int:
+        return self.nbytes
+
+    def __getitem__(self, part: slice) -> bytes:
+        """Read a slice of the bytes."""
+        first, last, _ = part.indices(self.nbytes)
+        return _read_range(self._fd, self._start + first, self._start + last)
+
+    def close(self) -> None:
+        """Free the file; may be called again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            Spilled.count -= 1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _read_range(fd: int, start: int, stop: int) -> bytes:
+    parts = []
+    while start < stop:
+        part = os.pread(fd, stop - start, start)
+        if not part:
+            break
+        parts.append(part)
+        start += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _private_file() -> int:
@@ -81,6 +137,25 @@ class Spool:
         if not _BASE <= self.mark <= _BASE + _KEEP:
             self._reset()
 
+    def take(self) -> bytes | Spilled:
+        """Return what was appended since `mark`, and move it.
+
+        A large output is not read: its file is handed over, and this spool goes on with another
+        one.  Whoever still writes to the old file then writes to nobody.
+        """
+        size = os.lseek(self.fd, 0, os.SEEK_END)
+        start = self._start(size)
+        if size - start <= _SPILL or Spilled.count >= _MOST_SPILLED:
+            return self.read()
+        try:
+            other = _private_file()
+        except OSError:  # no descriptors left, or no disk
+            return self.read()
+        spilled = Spilled(self.fd, start, size - start)
+        self.fd = other
+        self._reset()
+        return spilled
+
     def read(self, *, cut: bool = False) -> bytes:
         """Return what was appended since `mark`, and move it; the file stays bounded.
 
@@ -92,8 +167,9 @@ class Spool:
         size = os.lseek(self.fd, 0, os.SEEK_END)
         if size == self.mark and not cut:
             return b""
-        intact = size >= self.mark and os.pread(self.fd, len(_MAGIC), 0) == _MAGIC
-        data = self._read_range(self.mark if intact else 0, size)
+        start = self._start(size)
+        intact = start == self.mark
+        data = _read_range(self.fd, start, size)
         if not intact:
             self._reset()
         elif cut or size > _BASE + _KEEP:
@@ -109,18 +185,13 @@ class Spool:
             os.close(self.fd)
             self.fd = -1
 
+    def _start(self, size: int) -> int:
+        """Return where the new bytes begin: at `mark`, unless somebody has truncated the file."""
+        intact = size >= self.mark and os.pread(self.fd, len(_MAGIC), 0) == _MAGIC
+        return self.mark if intact else 0
+
     def _reset(self) -> None:
         os.ftruncate(self.fd, 0)
         os.write(self.fd, _MAGIC)
         os.ftruncate(self.fd, _BASE)
         self.mark = _BASE
-
-    def _read_range(self, start: int, stop: int) -> bytes:
-        parts = []
-        while start < stop:
-            part = os.pread(self.fd, stop - start, start)
-            if not part:
-                break
-            parts.append(part)
-            start += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)

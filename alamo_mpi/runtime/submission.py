@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from alamo_mpi.core.messages import Failure, Progress
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 
-__all__ = ["Callback", "Submission"]
+__all__ = ["Callback", "Decoding", "Submission"]
 
 #: A function and the arguments that follow the task's result.
 Callback = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class Decoding(NamedTuple):
+    """How what a task wrote becomes text."""
+
+    encoding: str
+    errors: str
+    #: Whether every way to end a line becomes a newline.
+    newlines: bool
+
+    def text(self, data: bytes | bytearray) -> str:
+        """Decode."""
+        text = data.decode(self.encoding, self.errors)
+        return text.replace("\r\n", "\n").replace("\r", "\n") if self.newlines else text
 
 
 class Submission:
@@ -47,6 +61,8 @@ class Submission:
         Task -> rank that holds its result for them.
     streams : dict
         Task -> (rank, stdout, stderr), for tasks that wrote something.
+    decodings : dict
+        Task -> how its output becomes text, where that is not the usual way.
     callbacks : dict
         Task -> callback, for those that have not run.
     callback_errors : dict
@@ -65,6 +81,7 @@ class Submission:
         "callbacks",
         "callbacks_left",
         "complete",
+        "decodings",
         "failures",
         "homes",
         "inputs",
@@ -84,7 +101,7 @@ class Submission:
         self,
         program: Program,
         uids: Sequence[int],
-        names: Sequence[str],
+        names: list[str],
         arguments: list[Any],
     ) -> None:
         self.program = program
@@ -100,6 +117,7 @@ class Submission:
         self.wanted: dict[int, int] = {}
         self.homes: dict[int, int] = {}
         self.streams: dict[int, tuple[int, bytes | int, bytes | int]] = {}
+        self.decodings: dict[int, Decoding] = {}
         self.callbacks: dict[int, Callback] = {}
         self.callback: Callback | None = None
         #: Callbacks that must have run before the start is over.

@@ -41,7 +41,7 @@ from alamo_mpi.core.messages import (
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime import pool
+from alamo_mpi.runtime import ends, pool
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.execute import Executor, Interruption, Output, Work
@@ -338,12 +338,14 @@ def serve(world: World) -> None:
         transport.send(MANAGER, Stopped(worker.executor.busy_s))
         _drain(transport)
     finally:
+        ends.give_back()
         service.stop()
         site.close()
         sys.setswitchinterval(interval)
         restore()
         transport.close()
         worker.executor.buffers.clear()
+        worker.executor.kept.clear()
         capture.close()
 
 

@@ -6,15 +6,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from alamo_mpi import Batch, CancelledError, JobError
+from alamo_mpi import Batch, CancelledError, JobError, Policy
 from tests.mpi.gates import LIMIT_S, Gate, on_each_worker
 
-RANKS: Any = SimpleNamespace(launch="ranks")
+RANKS: Any = Policy(launch="ranks")
 LONG_S = 4 * LIMIT_S
 
 

@@ -9,12 +9,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from alamo_mpi import Batch, CancelledError, DependencyError, JobError, LaunchError, TaskStateError
+from alamo_mpi import (
+    Batch,
+    CancelledError,
+    DependencyError,
+    JobError,
+    LaunchError,
+    Policy,
+    TaskStateError,
+)
 from alamo_mpi.mpi.launcher import family_of_library
 from tests.mpi.gates import LIMIT_S, wait_until
 from tests.support import programs
@@ -42,7 +49,7 @@ def width(nworkers: int) -> int:
 
 
 def by(launch: str) -> Any:
-    return SimpleNamespace(launch=launch)
+    return Policy(launch=launch)
 
 
 def rank_and_sum(offset: int) -> tuple[int, int]:

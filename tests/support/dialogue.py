@@ -6,7 +6,7 @@ order in which they were cut.  The invariants are asserted after each event.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.events import (
@@ -70,10 +70,14 @@ class Dialogue:
         graph: Graph | None = None,
         externals: Sequence[tuple[int, Program, int]] = (),
         widths: Mapping[int, int] | None = None,
+        pins: Mapping[int, Iterable[int]] | None = None,
     ) -> Program:
         """Return the next program, not yet submitted."""
         self._programs += 1
-        return Program(self._programs - 1, kinds, ntasks, graph, externals, widths=widths)
+        places = {index: frozenset(ranks) for index, ranks in (pins or {}).items()}
+        return Program(
+            self._programs - 1, kinds, ntasks, graph, externals, widths=widths, pins=places
+        )
 
     def handle(self, event: Event) -> list[str]:
         commands = self.scheduler.handle(event, self.now)

@@ -381,6 +381,11 @@ class World:
         """A job gets as many workers as it asked for, all of them with nothing else to do."""
         taken = {rank for gang in self.members.values() for rank in gang}
         assert chunk.rank not in taken, f"worker {chunk.rank} of a job gets something else"
+        for part, indices, _ in chunk.span(0, chunk.size):
+            for index in indices:
+                if index in part.pins:
+                    self.met.add("pinned")
+                    assert chunk.rank in part.pins[index], f"{chunk.rank} may not run {index}"
         program, index = chunk.at(0)
         width = program.widths.get(index)
         assert len(chunk.gang) == (width or 0)
@@ -398,13 +403,15 @@ class World:
 
     def _check_workers(self) -> None:
         """Look for work that is not given out, and for more than a worker may have."""
-        ready, widths = 0, []
+        ready, widths, pins = 0, [], []
         for job in sorted(self.jobs.values(), key=lambda job: job.program.pid):
             program = job.program
             for index in range(program.ntasks):
                 if program.states[index] == State.READY:
                     if index in program.widths:
                         widths.append((program.pid, program.widths[index]))
+                    elif index in program.pins:
+                        pins.append(program.pins[index])
                     else:
                         ready += 1
         taken = {rank for gang in self.members.values() for rank in gang}
@@ -416,4 +423,7 @@ class World:
             assert len(idle) < widest, f"jobs {widths} wait while {idle} have nothing to do"
         else:
             assert not (ready and idle), f"{ready} tasks are ready while {idle} have nothing to do"
+            if pins and idle:
+                self.met.add("waiting for others")
+            assert not frozenset().union(*pins).intersection(idle), f"{pins} wait for {idle}"
         assert max(len(owed) for owed in self._owed.values()) <= 2

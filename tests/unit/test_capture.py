@@ -282,15 +282,16 @@ def test_a_hundred_megabytes_come_back_and_the_file_does_not_grow():
     )
 
 
-def test_a_writer_that_outlives_its_task_never_overwrites():
+@pytest.mark.parametrize(("nbytes", "late"), [(900_000, "late\\n"), (3_000_000, "")])
+def test_a_writer_that_outlives_its_task_never_overwrites(nbytes, late):
     run(
-        """
+        f"""
         capture = Capture(); capture.begin()
         child = subprocess.Popen(["sh", "-c", "read go; echo late"], stdin=subprocess.PIPE)
-        print("y" * 3_000_000); capture.take()
+        print("y" * {nbytes}); capture.take()
         print("next", flush=True); child.communicate(b"go\\n")
         taken = capture.take(); capture.end()
-        assert taken == (b"next\\nlate\\n", b""), taken
+        assert taken == (b"next\\n{late}", b""), taken
         """
     )
 

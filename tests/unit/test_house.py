@@ -28,6 +28,8 @@ TOP_LEVEL = {
     "ending": "surface",
     "handle": "surface",
     "inference": "surface",
+    "placed": "surface",
+    "process": "surface",
     "job": "surface",
     "queue": "surface",
     "session": "surface",
@@ -58,6 +60,7 @@ THIRD_PARTY = {
     "matplotlib": ("extras",),
     "mpi4py": ("mpi",),
     "networkx": ("extras",),
+    "threadpoolctl": ("runtime",),
     "numpy": ("mpi", "runtime", "extras", "ddict.py", "queue.py"),
 }
 
@@ -228,7 +231,7 @@ def test_importing_the_package_loads_no_mpi() -> None:
 def test_public_names_are_the_documented_ones() -> None:
     promised = {*seed_api.METHODS, *seed_api.CLASSES} - seed_api.PLANNED
     errors = set(importlib.import_module("alamo_mpi.errors").__all__)
-    assert set(alamo_mpi.__all__) == promised | errors | {"__version__", "init", "serve"}
+    assert set(alamo_mpi.__all__) == promised | errors | {"__version__", "gpus", "init", "serve"}
     assert alamo_mpi.__all__ == sorted(alamo_mpi.__all__)
     assert len(alamo_mpi.__all__) == len(set(alamo_mpi.__all__))
 

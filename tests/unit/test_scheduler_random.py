@@ -80,6 +80,20 @@ def random_widths(rng: random.Random, ntasks: int, nworkers: int) -> dict[int, i
     return {i: rng.randint(1, nworkers) for i in range(ntasks) if rng.random() < share}
 
 
+def random_pins(
+    rng: random.Random, ntasks: int, nworkers: int, widths: dict[int, int]
+) -> dict[int, frozenset[int]]:
+    """Return the tasks, no jobs, that only some workers may run, and these."""
+    if rng.random() < 0.5:
+        return {}
+    some = [
+        frozenset(rng.sample(range(1, nworkers + 1), rng.randint(1, nworkers))) for _ in range(2)
+    ]
+    share = rng.choice([0.1, 0.5, 1.0])
+    pinned = [i for i in range(ntasks) if i not in widths and rng.random() < share]
+    return {i: rng.choice(some) for i in pinned}
+
+
 def random_sample(
     rng: random.Random, pid: int, earlier: list[Sample], nworkers: int, *, failing: bool
 ) -> Sample:
@@ -105,6 +119,7 @@ def random_sample(
             externals.append((rng.randrange(ntasks), producer, rng.randrange(producer.ntasks)))
     kinds, seconds = random_seconds(rng, ntasks, rng.randint(1, 3))
     alike = len(set(kinds)) == 1 and rng.random() < 0.7
+    widths = random_widths(rng, ntasks, nworkers)
     program = Program(
         pid,
         kinds[0] if alike else kinds,
@@ -112,7 +127,8 @@ def random_sample(
         graph if graph.nedges or rng.random() < 0.5 else None,
         externals,
         record=rng.random() < 0.3,
-        widths=random_widths(rng, ntasks, nworkers),
+        widths=widths,
+        pins=random_pins(rng, ntasks, nworkers, widths),
     )
     after: list[set[Key]] = [set() for _ in range(ntasks)]
     for before, then in oracle.ordered_pairs(steps, board.domain):
@@ -234,7 +250,7 @@ def test_termination_ends_every_task_and_changes_no_end(block: int) -> None:
 
 
 def test_the_histories_have_in_them_what_they_are_for() -> None:
-    """The seeds reach recalls, whole chunks given back, interruptions, joins, externals, jobs."""
+    """The seeds reach recalls, chunks given back, interruptions, joins, externals, jobs, pins."""
     seen = set()
     for seed in range(120):
         world, samples = play(seed, failing=True, ending=seed % 2 == 0)
@@ -245,5 +261,5 @@ def test_the_histories_have_in_them_what_they_are_for() -> None:
     states = {"DONE", "FAILED", "SKIPPED", "CANCELLED"}
     assert seen == states | {
         *("join", "external", "tail", "whole chunk", "no tail", "interrupted"),
-        *("job", "waiting job"),
+        *("job", "waiting job", "pinned", "waiting for others"),
     }

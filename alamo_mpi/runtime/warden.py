@@ -1,0 +1,273 @@
+"""The process that starts the programs of `process` tasks for one rank, and outlives none of them.
+
+Run as a script by `runtime.processes`, with the standard library only.  Programs are children of
+this process and not of the rank, because of what the rank cannot do:
+
+- it is a *subreaper*: what a program leaves running when it exits becomes a child of this process,
+  which buries it.  In the rank that would take the exit statuses of user code's own children.
+- when the rank is gone, however that happened, it ends everything below it: the programs, what
+  they started, and what has left their process groups.
+- it is small and has one thread, so that starting a program costs no copy of the rank's page
+  tables, and forks nothing that has registered memory with a network.
+
+*Protocol.*  One Unix socket, packets, each a pickled tuple:
+
+==============================  ======  ==========================================================
+packet                          from    meaning
+==============================  ======  ==========================================================
+("run", number, request)        rank    start a program; descriptors for its stdin, stdout and
+                                        stderr come along, and a fourth with the request itself
+                                        where that is too large for a packet
+("end", number, grace_s)        rank    SIGTERM to its process group, SIGKILL after the grace
+("failed", number, exception)   warden  it was not started
+("ended", number, status)       warden  it has ended, and nothing of its process group runs
+==============================  ======  ==========================================================
+
+A request has the keyword arguments of `subprocess.Popen`, but "cpus" (a list, or None) and
+"preexec" (a pickle, ``sys.path`` to load it with; or None).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+_SET_CHILD_SUBREAPER = 36
+_SET_PDEATHSIG = 1
+#: The signal that says that the rank may be gone.
+_ORPHANED = signal.SIGUSR1
+#: Between SIGTERM and SIGKILL for what is left when the rank is gone.
+_LAST_GRACE_S = 0.5
+#: A process that SIGKILL does not end in this time (it waits for a disk) is not waited for.
+_MOURNING_S = 2.0
+_LARGEST_PACKET = 1 << 17
+
+
+class Ward:
+    """One program: its process group, and when the next step against it is due."""
+
+    __slots__ = ("due", "number", "pid", "status")
+
+    def __init__(self, number: int, pid: int) -> None:
+        self.number = number
+        self.pid = pid
+        #: As of `subprocess.Popen.returncode`; None while it runs.
+        self.status: int | None = None
+        #: While it runs: when SIGKILL is sent.  Afterwards: when to stop waiting for its group.
+        self.due: float | None = None
+
+
+class Warden:
+    """Serve one rank until it is gone."""
+
+    def __init__(self, connection: socket.socket, parent: int) -> None:
+        self._connection = connection
+        self._parent = parent
+        self._wards: dict[int, Ward] = {}
+        libc = ctypes.CDLL(None)
+        libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        # A child of the rank may have inherited the other end of the socket and keep it open.
+        libc.prctl(_SET_PDEATHSIG, int(_ORPHANED), 0, 0, 0)
+        self._woken, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+        for each in (signal.SIGCHLD, _ORPHANED):
+            signal.signal(each, lambda signum, frame: None)
+
+    def serve(self) -> None:
+        """Handle requests and ends; returns when the rank is gone."""
+        while os.getppid() == self._parent:
+            watched = [self._connection.fileno(), self._woken]
+            ready, _, _ = select.select(watched, [], [], self._patience())
+            if self._woken in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._woken, 4096)
+            self._bury()
+            self._step()
+            if watched[0] in ready and not self._receive():
+                return
+
+    def end_all(self) -> None:
+        """End every process below this one."""
+        deadline = time.monotonic() + _LAST_GRACE_S
+        for child in _children():
+            _signal_group(child, signal.SIGTERM)
+        while _reap() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        deadline = time.monotonic() + _MOURNING_S
+        # What a killed process has left becomes a child of this one: again until there is none.
+        while _reap() and time.monotonic() < deadline:
+            for child in _children():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(child, signal.SIGKILL)
+            time.sleep(0.01)
+
+    def _patience(self) -> float | None:
+        due = [ward.due for ward in self._wards.values() if ward.due is not None]
+        return max(min(due) - time.monotonic(), 0.0) if due else None
+
+    def _receive(self) -> bool:
+        """Handle one packet; false at the end of the connection."""
+        body, fds, _, _ = socket.recv_fds(self._connection, _LARGEST_PACKET, 4)
+        if not body:
+            return False
+        try:
+            what, number, rest = pickle.loads(body)
+            if what == "run":
+                self._run(number, rest, fds)
+            else:
+                self._end(number, rest)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _run(self, number: int, request: dict[str, Any] | None, fds: list[int]) -> None:
+        try:
+            if request is None:
+                with open(fds[3], "rb", closefd=False) as file:
+                    file.seek(0)
+                    request = pickle.load(file)
+            pid = _start(request, fds)
+        except BaseException as error:
+            self._send(("failed", number, error))
+        else:
+            self._wards[pid] = Ward(number, pid)
+
+    def _end(self, number: int, grace_s: float) -> None:
+        for ward in self._wards.values():
+            if ward.number == number:
+                if ward.status is None:
+                    _signal_group(ward.pid, signal.SIGTERM)
+                    ward.due = time.monotonic() + grace_s
+                return
+        # It has ended meanwhile, or was never started; whoever asks waits for an answer.
+        self._send(("ended", number, 0))
+
+    def _bury(self) -> None:
+        """Take in every child that has ended: programs, and what they have left behind."""
+        while True:
+            try:
+                # Not reaped yet, so that its number, and its group's, cannot be somebody else's.
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            ward = self._wards.get(found.si_pid)
+            if ward is not None:
+                _signal_group(ward.pid, signal.SIGKILL)
+                ward.due = time.monotonic() + _MOURNING_S
+            _, status = os.waitpid(found.si_pid, 0)
+            if ward is not None:
+                ward.status = os.waitstatus_to_exitcode(status)
+
+    def _step(self) -> None:
+        """Report programs of which nothing is left; kill those whose grace is over."""
+        now = time.monotonic()
+        for ward in list(self._wards.values()):
+            late = ward.due is not None and now >= ward.due
+            if ward.status is not None and (late or not _group_exists(ward.pid)):
+                del self._wards[ward.pid]
+                self._send(("ended", ward.number, ward.status))
+            elif late:
+                _signal_group(ward.pid, signal.SIGKILL)
+                ward.due = None
+
+    def _send(self, packet: tuple[str, int, Any]) -> None:
+        try:
+            body = pickle.dumps(packet)
+        except Exception:
+            body = pickle.dumps((packet[0], packet[1], RuntimeError(repr(packet[2]))))
+        with contextlib.suppress(OSError):  # the rank is gone, as the next look will tell
+            self._connection.send(body)
+
+
+def _start(request: dict[str, Any], fds: list[int]) -> int:
+    """Start a program in a session, and so a process group, of its own; return its pid."""
+    cpus, preexec = request.pop("cpus"), request.pop("preexec")
+    if preexec is not None:
+        pickled, path = preexec
+        import site
+
+        site.main()
+        sys.path.extend(each for each in path if each not in sys.path)
+        request["preexec_fn"] = pickle.loads(pickled)
+    before = None
+    if cpus is not None:
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cpus)
+        if os.sched_getaffinity(0) != set(cpus):
+            os.sched_setaffinity(0, before)
+            raise OSError(f"this host gives its programs not all of the CPUs {cpus}")
+    try:
+        program = subprocess.Popen(
+            stdin=fds[0], stdout=fds[1], stderr=fds[2], start_new_session=True, **request
+        )
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)
+    program.returncode = 0  # `Warden._bury` waits for it: leave it alone
+    return program.pid
+
+
+def _signal_group(pid: int, signum: int) -> None:
+    # Not permitted where a program has another user, and for a zombie on some systems.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signum)
+
+
+def _group_exists(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _children() -> list[int]:
+    """Return the living children of this process."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as file:
+                # The name, in parentheses, may hold anything.
+                state, parent = file.read().rpartition(")")[2].split()[:2]
+                if int(parent) == os.getpid() and state != "Z":
+                    found.append(int(entry))
+    return found
+
+
+def _reap() -> bool:
+    """Reap what has ended; tell whether there are still children."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the rank at the other end of a descriptor; does not return."""
+    connection = socket.socket(fileno=int(arguments[0]))
+    warden = Warden(connection, int(arguments[1]))
+    try:
+        warden.serve()
+    finally:
+        warden.end_all()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
