@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 import sys
-from types import SimpleNamespace
 from typing import Any
 
-from alamo_mpi import Batch, JobError
+from alamo_mpi import Batch, JobError, Policy
 
 
 def with_mpi() -> tuple[str, int]:
@@ -26,11 +25,11 @@ def main(launches: list[str]) -> None:
     """Run on all workers."""
     with Batch() as batch:
         width = batch.num_workers
-        wanted = batch.job("hostname", (), width, policy=SimpleNamespace(launch="pmi"))
+        wanted = batch.job("hostname", (), width, policy=Policy(launch="pmi"))
         assert wanted.run() == [0] * width
         hosts = [line.split("] ")[1] for line in sorted(wanted.stdout.get().splitlines())]
         for launch in launches:
-            policy = SimpleNamespace(launch=launch)
+            policy = Policy(launch=launch)
             target = on_ranks if launch == "ranks" else with_mpi
             job = batch.job(target, (), width, policy=policy)
             assert job.run() == [(host, sum(range(width))) for host in hosts], job.result.get()

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 HEAD = """
 import os, sys, time
 from pathlib import Path
-from types import SimpleNamespace
+from alamo_mpi import Policy
 from alamo_mpi import Batch
 
 def sleeper(folder):
@@ -29,7 +29,7 @@ folder = sys.argv[1]
 batch = Batch()
 
 def start(width):
-    pmi = SimpleNamespace(launch="pmi")
+    pmi = Policy(launch="pmi")
     batch.job(sleeper, (folder,), width, policy=pmi).start()
     while len(os.listdir(folder)) < width:
         time.sleep(0.01)
@@ -66,7 +66,7 @@ def test_nothing_of_a_job_outlives_the_program(tmp_path: Path, ending: str) -> N
 def test_a_job_on_ranks_that_nothing_can_wake_ends_the_program(tmp_path: Path) -> None:
     done = run(
         tmp_path,
-        "batch.job(stuck, (), 2, policy=SimpleNamespace(launch='ranks')).run()",
+        "batch.job(stuck, (), 2, policy=Policy(launch='ranks')).run()",
     )
     done.check_clean()
     assert done.rc == 1, done
