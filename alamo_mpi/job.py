@@ -57,7 +57,7 @@ class _Job(_Function):
             raise ValueError(f"num_procs must be 1 or more, not {num_procs}")
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-        _check_launch(launch, target)
+        _check_launch(launch, target, plain=cwd is None and not env)
         directory = None if cwd is None else os.path.abspath(os.fspath(cwd))
         Task.__init__(self, batch, *callback, reads, writes)
         terms = Terms(self._uid, directory, _checked_env(env), launch, timeout, bool(check))
@@ -214,11 +214,16 @@ def _checked_env(env: Mapping[str, str | None] | None) -> dict[str, str | None]:
     return checked
 
 
-def _check_launch(launch: str, target: str | Callable[..., Any]) -> None:
+def _check_launch(launch: str, target: str | Callable[..., Any], *, plain: bool) -> None:
     if launch not in LAUNCHES:
         raise ValueError(f"launch must be one of {', '.join(LAUNCHES)}, not {launch!r}")
     if launch == "ranks" and isinstance(target, str):
         raise ValueError(
             f"launch='ranks' runs a callable on the workers themselves; {target!r} is a program "
             "of its own: leave launch at 'auto'."
+        )
+    if launch == "ranks" and not plain:
+        raise ValueError(
+            "launch='ranks' runs on workers that other tasks share, so cwd and env cannot be set: "
+            "set them in the callable, or leave launch at 'auto'."
         )

@@ -17,6 +17,8 @@ message                 from        to          received by
 `Suspend`, `Resume`     worker      manager     ``Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
 `Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``
+`Join`, `Part`          worker      worker      the same
+`SpawnTurn`             any         any         the same; ``runtime.spawnturns`` on rank 0
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
@@ -54,15 +56,18 @@ __all__ = [
     "Fetch",
     "Forget",
     "Interrupt",
+    "Join",
     "Key",
     "Leave",
     "Over",
+    "Part",
     "Progress",
     "Recall",
     "Register",
     "Resume",
     "Returned",
     "Run",
+    "SpawnTurn",
     "Stop",
     "Stopped",
     "Submit",
@@ -208,6 +213,34 @@ class Dismiss(NamedTuple):
     shared: tuple[str, ...]
     #: Process groups that nobody watches over.
     orphans: tuple[int, ...]
+
+
+class Join(NamedTuple):
+    """Run your rank of a job on the worker itself, with those of its gang."""
+
+    job: int
+    gang: tuple[int, ...]
+    #: Pickle of the callable and its arguments.
+    call: bytes
+
+
+class Part(NamedTuple):
+    """The answer to `Join`: what became of one rank."""
+
+    job: int
+    rank: int
+    #: Payload of the result, in a 1-tuple; or why there is none, as fields of a `Failure`.
+    result: tuple[Payload] | None
+    failure: tuple[Any, ...] | None
+    stdout: bytes
+    stderr: bytes
+
+
+class SpawnTurn(NamedTuple):
+    """A worker wants, or gives back, the program's one turn to spawn; the manager gives it."""
+
+    job: int
+    wanted: bool
 
 
 class Progress(NamedTuple):
@@ -381,6 +414,9 @@ KINDS: tuple[type[Any], ...] = (
     Over,
     Enlist,
     Dismiss,
+    Join,
+    Part,
+    SpawnTurn,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

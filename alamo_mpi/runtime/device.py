@@ -2,8 +2,8 @@
 
 A rank learns which GPUs are its own before anything touches one, since CUDA reads
 ``CUDA_VISIBLE_DEVICES`` once.  What Slurm or the user has put there is respected: the ranks share
-what it allows.  Nothing here loads a GPU library; where there is no GPU, the look costs one failed
-``listdir``.
+what it allows.  Only a GPU array that is pickled or unpickled makes this import cupy; where there
+is no GPU, the look for it costs one failed ``listdir``.
 
 ``ALAMO_FAKE_GPUS=4`` makes the host have four GPUs that are not there, to try placement out.
 """
@@ -12,18 +12,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from alamo_mpi.core.gpus import Device, Inventory, share
 from alamo_mpi.core.policy import Seat
 from alamo_mpi.runtime.environment import changed
 
-__all__ = ["gpus", "inventory", "seats", "shared", "table", "visible"]
+__all__ = [
+    "gpus",
+    "inventory",
+    "is_gpu_array",
+    "rebuilt",
+    "reduced",
+    "seats",
+    "shared",
+    "table",
+    "visible",
+]
 
 MASK = "CUDA_VISIBLE_DEVICES"
 _ORDER = "CUDA_DEVICE_ORDER"
 _FAKE = "ALAMO_FAKE_GPUS"
+_WITHOUT = "ALAMO_GPU_ARRAYS"
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _PCI = Path("/sys/bus/pci/devices")
 _NODES = Path("/sys/devices/system/node")
@@ -140,3 +152,63 @@ def _numbers(text: str) -> set[int]:
         first, _, last = part.partition("-")
         numbers.update(range(int(first), int(last or first) + 1))
     return numbers
+
+
+# Arrays -------------------------------------------------------------------------------------------
+
+
+def is_gpu_array(value: object) -> bool:
+    """Tell whether something is a cupy array, without importing cupy: who has one has done that."""
+    kind = type(value)
+    return kind.__name__ == "ndarray" and kind.__module__.partition(".")[0] == "cupy"
+
+
+def reduced(array: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return how a pickle describes a GPU array: its bytes on the host, and `rebuilt`.
+
+    The copy comes through pinned memory, which the GPU writes at the full speed of its bus; the
+    pickler then takes it out of band, like the data of any numpy array.
+    """
+    import cupy
+
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    source = array.T if fortran else cupy.ascontiguousarray(array)
+    host = _pinned(cupy, source.shape, source.dtype)
+    source.get(out=host)
+    return rebuilt, (host, fortran)
+
+
+def rebuilt(host: Any, fortran: bool) -> Any:
+    """Return the array on this process's first GPU; without one as a numpy array, if asked for.
+
+    Raises
+    ------
+    RuntimeError
+        There is no GPU, and nobody has asked for numpy.
+    """
+    if not gpus():
+        if os.environ.get(_WITHOUT) != "numpy":
+            raise RuntimeError(
+                f"a GPU array cannot arrive in a process without a GPU: return cupy.asnumpy(...) "
+                f"from the task, or set {_WITHOUT}=numpy to have numpy arrays in its place"
+            )
+        return host.T if fortran else host
+    import cupy
+
+    staged = _pinned(cupy, host.shape, host.dtype)
+    staged[...] = host
+    array = cupy.empty(host.shape, host.dtype)
+    array.set(staged)
+    cupy.cuda.get_current_stream().synchronize()  # the pinned memory goes back to its pool
+    return array.T if fortran else array
+
+
+def _pinned(cupy: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Return a numpy array in page-locked memory, from a pool."""
+    import numpy as np
+
+    count = int(np.prod(shape))
+    if not count:
+        return np.empty(shape, dtype)
+    memory = cupy.cuda.alloc_pinned_memory(count * dtype.itemsize)
+    return np.frombuffer(memory, dtype, count).reshape(shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import signal
 import sys
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from alamo_mpi.runtime.failures import describe
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK
 from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, private, unpack
 from alamo_mpi.runtime.report import Pause, Report
-from alamo_mpi.runtime.runners import Guard, Interruption
+from alamo_mpi.runtime.runners import INTERRUPT_SIGNAL, Guard, Interruption
 from alamo_mpi.runtime.turn import Turn
 
 __all__ = ["Executor", "Kept", "Work", "uid_of"]
@@ -90,6 +91,17 @@ class Work:
         #: The thread that runs it, and what aims interruptions at it, on a runner.
         self.thread = 0
         self.guard: Guard | None = None
+
+    def give_up(self, positions: Container[int] | None = None) -> None:
+        """Interrupt the running task if it is one of these positions, or in any case; local."""
+        everything = range(len(self.run.arguments))
+        self.given_up = everything if positions is None else positions
+        if self.position not in self.given_up or not self.in_task:
+            return
+        if self.guard is not None:
+            self.guard.interrupt()
+        else:
+            signal.pthread_kill(self.thread, INTERRUPT_SIGNAL)
 
     def give_back(self) -> int:
         """Take away every position not started; return their number."""

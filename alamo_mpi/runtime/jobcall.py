@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,12 +16,14 @@ from typing import Any, NamedTuple
 
 from alamo_mpi.core.messages import Failure
 from alamo_mpi.core.pmi import shared_memory
-from alamo_mpi.errors import JobError, SerializationError
+from alamo_mpi.errors import JobError
 from alamo_mpi.runtime import jobrunner
-from alamo_mpi.runtime.failures import rebuild
+from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.functions import name_of
+from alamo_mpi.runtime.joberror import Blame, raised_by
 from alamo_mpi.runtime.jobhub import Hub, Part
-from alamo_mpi.runtime.joblaunch import launcher_of
+from alamo_mpi.runtime.joblaunch import START_S, launcher_of
+from alamo_mpi.runtime.jobranks import RanksCall, run_on_ranks
 from alamo_mpi.runtime.jobsite import JobSite, here
 from alamo_mpi.runtime.packing import dumps, loads
 from alamo_mpi.runtime.runners import Interruption
@@ -65,6 +66,8 @@ class JobCall:
         site = here()
         work, terms = site.work, self._terms
         assert work is not None
+        if terms.launch == "ranks":
+            return self._on_ranks(site, work, arguments)
         gang, job = work.run.gang, work.run.chunk
         hosts = [site.world.hosts[rank] for rank in gang]
         launcher = launcher_of(terms.launch, site, job)
@@ -80,10 +83,17 @@ class JobCall:
             launcher.start(hub.told, gang, hosts)
             hub.run(terms.timeout_s, problem)
         finally:
+            hub.drain(lambda: launcher.finished, START_S)
             hub.close()
             launcher.close()
             site.dismiss(gang, job, shared_memory(hub.space), hub.orphans)
         return self._judge(hub, site, gang, launcher.said)
+
+    def _on_ranks(self, site: JobSite, work: Work, arguments: Sequence[Any]) -> list[Any]:
+        assert callable(self._target)
+        terms = self._terms
+        call = RanksCall(terms.uid, self.__name__, self._target, arguments, terms.timeout_s)
+        return run_on_ranks(site, work.run.gang, work.run.chunk, call)
 
     def _part(self, arguments: Sequence[Any]) -> Part:
         terms = self._terms
@@ -114,49 +124,13 @@ class JobCall:
     def _error(self, hub: Hub, site: JobSite, gang: Sequence[int], said: str) -> JobError:
         fault = hub.state.fault
         assert fault is not None
-        rank, size = fault.rank, len(gang)
+        rank, terms = fault.rank, self._terms
         host = site.world.hosts[gang[max(rank, 0)]]
-        did = fault.did
-        if fault.status is not None and fault.status < 0 and rank >= 0:
-            did = f"was ended by {_signal_name(-fault.status)}"
-        who = f"rank {rank} of {size} (host {host})" if rank >= 0 else f"it, on {size} ranks,"
-        exception = self._exception(hub, rank, host)
-        tail = hub.output.tail(rank) if rank >= 0 else ""
-        text = f"Job {self._terms.uid} {self.__name__!r} failed: {who} {did}"
-        if exception is not None:
-            text += f": {type(exception).__name__}: {exception}"
-        text += "." if size == 1 else "; its other ranks were ended."
-        if rank < 0 and said:
-            text += f" Its launcher says:\n{said}"
-        if tail:
-            text += f" Its stderr ends with:\n{tail}"
-        error = JobError(text, uid=self._terms.uid, task_name=self.__name__, host=host)
-        error.rank = rank if rank >= 0 else None
-        error.status, error.stderr = fault.status, tail
-        if fault.status is not None and fault.status < 0:
-            error.signal = _signal_name(-fault.status)
-        error.exception = exception
-        return error
-
-    def _exception(self, hub: Hub, rank: int, host: str) -> BaseException | None:
-        """Return what the callable raised there, or why the program could not be started."""
+        exception: BaseException | None = None
         if rank in hub.problems:
-            return OSError(*hub.problems[rank])
-        fields = hub.values.get(rank)
-        if not isinstance(fields, tuple):
-            return None
-        failure = Failure(*fields)
-        error = rebuild(failure, self.__name__, self._terms.uid, rank, host)
-        try:
-            dumps(error)
-        except SerializationError:
-            failure = failure._replace(pickled=None)
-            return rebuild(failure, self.__name__, self._terms.uid, rank, host)
-        return error
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+            exception = OSError(*hub.problems[rank])
+        elif isinstance(fields := hub.values.get(rank), tuple):
+            exception = raised_by(Failure(*fields), self.__name__, terms.uid, rank, host)
+        tail = hub.output.tail(rank) if rank >= 0 else ""
+        blame = Blame(terms.uid, self.__name__, len(gang), host, fault, exception, tail, said)
+        return blame.error()

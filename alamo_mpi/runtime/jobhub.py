@@ -140,11 +140,7 @@ class Hub:
         """
         started = time.monotonic()
         while not self.state.over:
-            for key, _ in self._selector.select(_NAP_S):
-                if key.data is None:
-                    self._accept()
-                else:
-                    self._read(key.data)
+            self._turn()
             now = time.monotonic()
             self.state.check(now)
             if timeout_s is not None and now > started + timeout_s:
@@ -155,6 +151,20 @@ class Hub:
             if self.state.fault is not None and self._kill(now):
                 break
         self.output.finish()
+
+    def drain(self, finished: Callable[[], bool], limit_s: float) -> None:
+        """End whatever runs, and go on serving the wrappers until something has `finished`."""
+        until = time.monotonic() + limit_s
+        self._kill(time.monotonic())
+        while not finished() and time.monotonic() < until:
+            self._turn()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(_NAP_S):
+            if key.data is None:
+                self._accept()
+            else:
+                self._read(key.data)
 
     def _check_start(self, waited_s: float, told: str | None) -> None:
         if told is not None:

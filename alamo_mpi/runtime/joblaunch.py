@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from alamo_mpi.core.launch import choose_launch, scrubbed
-from alamo_mpi.core.messages import Enlist
+from alamo_mpi.core.messages import Enlist, SpawnTurn
 from alamo_mpi.mpi.launcher import Launcher, family_of_library, find_launcher
+from alamo_mpi.mpi.spawning import check_spawn, spawn
 from alamo_mpi.runtime import jobwrapper
 from alamo_mpi.runtime.jobsite import JobSite
 
-__all__ = ["JobLauncher", "launcher_of"]
+__all__ = ["START_S", "JobLauncher", "launcher_of"]
 
 #: Seconds that a launcher has to end when its ranks have, and when it is asked to.
 _LEAVE_S = 2.0
 _TAIL_NBYTES = 2000
-#: Plain, without site packages and without what the user's variables say: there in 20 ms.
-_WRAPPER = (sys.executable, "-S", "-I", jobwrapper.__file__)
+#: Seconds that Spawn has to return when the job is over.
+START_S = 20.0
+#: The rank that gives turns.
+MANAGER = 0
+#: Plain, without site packages and without what the user's variables say: there in 20 ms.  Imported
+#: and not run as a file, it need not be compiled each time.
+_WRAPPER = (
+    sys.executable,
+    "-S",
+    "-I",
+    "-c",
+    f"import sys; sys.path.append({os.path.dirname(jobwrapper.__file__)!r}); "
+    "import jobwrapper; jobwrapper.main()",
+)
 
 
 class JobLauncher(Protocol):
@@ -33,6 +48,10 @@ class JobLauncher(Protocol):
     mode: str
     #: After `close`, what it said itself.
     said: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether it can do without the hub, once no rank runs any more."""
 
     def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
         """Start a wrapper for each rank, that connects where it is `told`."""
@@ -57,6 +76,9 @@ def launcher_of(launch: str, site: JobSite, job: int) -> JobLauncher:
     if launch == "auto":
         in_slurm = "SLURM_JOB_ID" in os.environ and shutil.which("srun") is not None
         launch = choose_launch(family_of_library(), in_slurm=in_slurm)
+    if launch == "spawn":
+        check_spawn()
+        return _Spawn(site, job)
     if launch == "mpiexec":
         return _Command(_mpiexec, "watch" if family_of_library() == "MPICH" else "none")
     if launch == "srun":
@@ -69,6 +91,7 @@ class _Children:
 
     mode = "pmi"
     said = ""
+    finished = True
 
     def __init__(self, site: JobSite, job: int) -> None:
         self._site = site
@@ -87,8 +110,75 @@ class _Children:
         pass
 
 
+class _Spawn:
+    """Comm.Spawn starts the wrappers; hydra serves their programs' PMI, through them.
+
+    Spawn blocks until all programs are in MPI, and they get there by the hub: so it has a thread
+    of its own, which the hub waits for.
+    """
+
+    mode = "relay"
+    said = ""
+
+    def __init__(self, site: JobSite, job: int) -> None:
+        self._site = site
+        self._job = job
+        self._ended = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="alamo-spawn", daemon=True)
+        self._argv: list[str] = []
+        self._hosts: Sequence[str] = ()
+
+    def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
+        # Spawned processes have the launcher's environment, and any user sees an argument: so
+        # where the hub is they read in a file, which one worker of each host writes.
+        path = os.path.join(tempfile.gettempdir(), f"alamo-job-{secrets.token_hex(8)}")
+        for host in dict.fromkeys(hosts):
+            worker = gang[list(hosts).index(host)]
+            self._site.tell(worker, Enlist(self._job, [], {}, path, told))
+        self._argv, self._hosts = [*_WRAPPER, "-", path], hosts
+        self._ask(wanted=True)
+        self._thread.start()
+
+    def _ask(self, *, wanted: bool) -> None:
+        if self._site.world.size > 1:
+            self._site.send(MANAGER, SpawnTurn(self._job, wanted))
+        elif wanted:  # nobody else is there, and this thread would have to answer
+            self._site.turn.set()
+
+    def _run(self) -> None:
+        try:
+            while not self._site.turn.wait(0.1):
+                if self._ended:
+                    return
+            spawn(self._site.world, self._argv, self._hosts)
+        except BaseException as error:  # told by problem()
+            self._error = error
+        finally:
+            self._site.turn.clear()
+            self._ask(wanted=False)
+
+    def problem(self) -> str | None:
+        return None if self._error is None else f"could not be started: {self._error}"
+
+    @property
+    def finished(self) -> bool:
+        self._ended = True
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._site.give_up(
+                f"Comm.Spawn has not returned on rank {self._site.world.rank} within {START_S:g} "
+                "s after its job had ended, and blocks MPI there: the program ends. Use another "
+                "launch than 'spawn'."
+            )
+
+
 class _Command:
     """Another launcher starts the wrappers, and serves the programs' PMI or PMIx."""
+
+    finished = True
 
     def __init__(self, argv_of: Callable[[Sequence[str]], list[str]], mode: str) -> None:
         self.mode = mode

@@ -10,19 +10,25 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from alamo_mpi.core.launch import scrubbed
-from alamo_mpi.core.messages import Dismiss, Enlist
+from alamo_mpi.core.messages import Dismiss, Enlist, Join, Part, SpawnTurn
 from alamo_mpi.errors import InternalError
-from alamo_mpi.mpi.world import World
+from alamo_mpi.mpi.groups import communicator_of
+from alamo_mpi.mpi.world import Communicator, World
 from alamo_mpi.runtime.execute import Work
+from alamo_mpi.runtime.jobranks import Leading, Members
+from alamo_mpi.runtime.spool import Spilled
 
 __all__ = ["JobSite", "here"]
 
 #: Seconds that a wrapper has to end when its job is over, before it is ended.
 _LEAVE_S = 1.0
+_LEAVE_NAP_S = 5e-4
 
 _SHARED_MEMORY = "/dev/shm"
 
@@ -45,20 +51,44 @@ class JobSite:
         The ranks of the program.
     send
         ``send(rank, message)``, returns at once.
+    poll
+        Receives messages and dispatches them.
+    take_output
+        Takes what was written since the last time, out of the capture.
+    stderr
+        Descriptor of this process's true stderr.
 
     Attributes
     ----------
-    world : World
-        The ranks of the program.
+    members : Members
+        Ranks of jobs without processes that run on this worker.
+    leading : Leading or None
+        The job without processes that this worker leads.
+    turn : threading.Event
+        Set while this rank has the program's one turn to spawn.
     work : Work
         The chunk that this worker runs; that of a job names the workers that it has taken.
     """
 
-    def __init__(self, world: World, send: Callable[[int, Any], None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        send: Callable[[int, Any], None],
+        poll: Callable[[], bool],
+        take_output: Callable[[], tuple[bytes | Spilled, bytes | Spilled]],
+        stderr: int = 2,
+    ) -> None:
         global _here
         self.world = world
         self.work: Work | None = None
-        self._send = send
+        self.send = send
+        self.poll = poll
+        self.take_output = take_output
+        self._stderr = stderr
+        self.members = Members()
+        self.leading: Leading | None = None
+        self.turn = threading.Event()
+        self._communicators: dict[int, Communicator] = {}
         self._started: dict[int, list[subprocess.Popen[bytes]]] = {}
         self._files: dict[int, list[str]] = {}
         _here = self
@@ -67,7 +97,7 @@ class JobSite:
         """Note what this worker runs from now on."""
         self.work = work
 
-    def dispatch(self, message: Any) -> bool:
+    def dispatch(self, source: int, message: Any) -> bool:
         """Take in a message, if it is about jobs; on any thread, starts and ends processes."""
         if isinstance(message, Enlist):
             self._enlist(message)
@@ -77,16 +107,40 @@ class JobSite:
             for group in message.orphans:
                 with contextlib.suppress(OSError):
                     os.killpg(group, signal.SIGKILL)
+        elif isinstance(message, SpawnTurn):
+            self.turn.set()
+        elif isinstance(message, Join):
+            self.members.join(source, message)
+        elif isinstance(message, Part):
+            # One that ends after its job was given up is no news.
+            if self.leading is not None and self.leading.job == message.job:
+                self.leading.take(message)
         else:
             return False
         return True
 
+    def watch(self) -> None:
+        """Look after a job without processes; on the thread that polls beside it."""
+        if self.leading is not None:
+            self.leading.watch()
+
+    def communicator(self, gang: Sequence[int], job: int) -> Communicator:
+        """Make the communicator of a gang; collective over it, ended by `dismiss`."""
+        comm = self._communicators[job] = communicator_of(self.world, gang, job)
+        return comm
+
+    def give_up(self, why: str) -> NoReturn:
+        """End the whole program, and say why."""
+        # The capture holds descriptor 2 at the moment.
+        os.write(self._stderr, f"{why}\n".encode(errors="replace"))
+        self.world.abort(1)
+
     def tell(self, rank: int, message: Enlist | Dismiss) -> None:
         """Have a worker of the gang, this one too, take in a message."""
         if rank == self.world.rank:
-            self.dispatch(message)
+            self.dispatch(rank, message)
         else:
-            self._send(rank, message)
+            self.send(rank, message)
 
     def dismiss(
         self, gang: Sequence[int], job: int, shared: tuple[str, ...], orphans: Mapping[int, int]
@@ -98,10 +152,13 @@ class JobSite:
 
     def _enlist(self, message: Enlist) -> None:
         if message.path:
-            fd = os.open(message.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._files.setdefault(message.job, []).append(message.path)
-            with open(fd, "w") as file:
-                file.write(message.content)
+            # Where hosts share the folder, another one's worker was quicker.  One that cannot be
+            # written is missed by whoever should read it, and the hub says so.
+            with contextlib.suppress(OSError):
+                fd = os.open(message.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(fd, "w") as file:
+                    file.write(message.content)
         if not message.argv:
             return
         # What cannot be started does not connect to the hub, which says so when its time is over;
@@ -119,18 +176,23 @@ class JobSite:
             self._started.setdefault(message.job, []).append(process)
 
     def _dismiss(self, job: int) -> None:
+        comm = self._communicators.pop(job, None)
+        if comm is not None:
+            comm.Free()
         for path in self._files.pop(job, ()):
             with contextlib.suppress(OSError):
                 os.unlink(path)
         for process in self._started.pop(job, ()):
-            try:
-                process.wait(_LEAVE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            # Not Popen.wait, which soon naps for longer than a wrapper takes to go.
+            until = time.monotonic() + _LEAVE_S
+            while process.poll() is None:
+                if time.monotonic() > until:
+                    process.kill()
+                time.sleep(_LEAVE_NAP_S)
 
     def close(self) -> None:
-        """End what is left of all jobs."""
+        """End what is left of all jobs; communicators of failed ones go with MPI."""
+        self._communicators.clear()
         for job in {*self._started, *self._files}:
             self._dismiss(job)
 

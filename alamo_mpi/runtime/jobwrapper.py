@@ -1,7 +1,8 @@
 """What is started in place of a job's program: it starts the program, and stands for it.
 
-Run as a file by ``python -S -I`` on the host of its rank, this imports nothing of the package, and
-little else, so as to be there in some 20 ms.  It connects to the *hub* (`runtime.jobhub`, on the
+Run by ``python -S -I`` on the host of its rank, this imports nothing of the package, and little
+else, so as to be there in some 20 ms: `socket` and `signal` would double that, for names that
+their C halves have as well.  It connects to the *hub* (`runtime.jobhub`, on the
 worker that leads the job), is told what to run, runs it as its child, and passes on what it
 writes, what it says to its process manager, and how it ends.  Frames in both directions::
 
@@ -30,12 +31,11 @@ the job, which knows more than that launcher.
 
 from __future__ import annotations
 
-import contextlib
+import _signal as signal  # type: ignore[import-not-found]
+import _socket as socket
 import marshal
 import os
 import select
-import signal
-import socket
 import struct
 import sys
 import time
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["ADDRESS", "HEAD", "frames"]
+__all__ = ["ADDRESS", "HEAD", "frames", "main"]
 
 HEAD = struct.Struct("<cI")
 #: Environment variable with token and addresses of the hub.
@@ -58,6 +58,19 @@ _ABORT_S = 0.2
 #: Variables by which launchers tell a process its rank, in order of trust.
 _RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _STAND_IN = "from mpi4py import MPI; MPI.Comm.Get_parent().Disconnect()"
+
+
+class _IgnoringErrors:
+    """Suppress OSError, as `contextlib.suppress` does, which costs 10 ms to import."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, (OSError, AttributeError))
+
+
+_ignoring_errors = _IgnoringErrors()
 
 
 def frames(data: bytearray) -> Iterator[tuple[bytes, bytes]]:
@@ -81,7 +94,12 @@ def _connect(addresses: list[str]) -> socket.socket:
                 hub.connect("\0" + address[1:])
                 return hub
             host, _, port = address.rpartition(":")
-            hub = socket.create_connection((host, int(port)), _CONNECT_S)
+            family, kind, _, _, place = socket.getaddrinfo(
+                host, port, socket.AF_INET, socket.SOCK_STREAM
+            )[0]
+            hub = socket.socket(family, kind)
+            hub.settimeout(_CONNECT_S)
+            hub.connect(place)
             hub.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             hub.settimeout(None)
             return hub
@@ -103,6 +121,8 @@ class _Wrapper:
         self.kill_at: float | None = None
         #: Whether a launcher has told this process to end.
         self.told = False
+        #: Whether this rank's program has ended, and what runs only stands in for it.
+        self.silent = False
         self.pmi: socket.socket | None = None
         self.upstream: socket.socket | None = None
         self.initialized = self.finalized = False
@@ -111,7 +131,9 @@ class _Wrapper:
     # Hub ----------------------------------------------------------------------------------------
 
     def send(self, letter: bytes, body: bytes = b"") -> None:
-        with contextlib.suppress(OSError):  # a hub that is gone is noticed by reading
+        if self.silent:
+            return
+        with _ignoring_errors:  # a hub that is gone is noticed by reading
             self.hub.sendall(HEAD.pack(letter, len(body)) + body)
 
     def await_job(self) -> None:
@@ -138,9 +160,9 @@ class _Wrapper:
             if letter == b"J":
                 self.job = marshal.loads(body)
             elif letter == b"P" and self.pmi is not None:
-                with contextlib.suppress(OSError):
+                with _ignoring_errors:
                     self.pmi.sendall(body)
-            elif letter == b"K":
+            elif letter == b"K" and not self.silent:
                 self.end(float(body))
 
     # The program --------------------------------------------------------------------------------
@@ -231,7 +253,7 @@ class _Wrapper:
 
     def signal(self, number: int) -> None:
         if self.pid:
-            with contextlib.suppress(OSError):
+            with _ignoring_errors:
                 os.killpg(self.pid, number)
 
     # Its process manager ------------------------------------------------------------------------
@@ -273,24 +295,27 @@ class _Wrapper:
         elif self.pmi is not None:
             if b"cmd=my_kvsname" in data:
                 self.send(b"N", data.partition(b"kvsname=")[2].split()[0])
-            with contextlib.suppress(OSError):
+            with _ignoring_errors:
                 self.pmi.sendall(data)
 
     def settle_upstream(self) -> None:
         """Say to the launcher what the program should have said."""
         if self.upstream is None:
             return
-        if not self.initialized and self.job["mode"] == "watch":
-            return
-        if not self.initialized:
-            os.set_inheritable(self.upstream.fileno(), True)
-            program = [sys.executable, "-c", _STAND_IN]
-            quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-            pid = os.posix_spawn(sys.executable, program, os.environ, file_actions=quiet)
-            os.waitpid(pid, 0)
-        elif not self.finalized:
-            self.upstream.sendall(b"cmd=finalize\n")
-            self.upstream.recv(_PIECE)
+        if not self.initialized and self.job["mode"] == "relay":
+            self.stand_in()
+        if self.initialized and not self.finalized:
+            with _ignoring_errors:
+                self.upstream.sendall(b"cmd=finalize\n")
+                self.upstream.recv(_PIECE)
+
+    def stand_in(self) -> None:
+        """Run a program that calls MPI_Init, until it ends or the hub has gone."""
+        self.job |= {"argv": [sys.executable, "-c", _STAND_IN], "env": {}, "cwd": "/", "call": None}
+        self.silent, self.kill_at = True, None
+        with _ignoring_errors:
+            self.start()
+            self.run()
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -305,7 +330,7 @@ class _Wrapper:
     def run(self) -> int:
         """Pass on until the program has ended; return its status."""
         longest, ended = 20, -1
-        with contextlib.suppress(AttributeError, OSError):  # Linux before 5.3
+        with _ignoring_errors:  # Linux before 5.3
             ended = os.pidfd_open(self.pid)  # can be read once the program has ended
             self.watch(ended, lambda: None)
             longest = 1000
@@ -350,11 +375,23 @@ class _Wrapper:
             return file.read()
 
 
-def _main() -> None:
+def _read(path: str) -> str:
+    """Return what is in a file, which may not be there yet."""
+    until = time.monotonic() + _CONNECT_S
+    while True:
+        with _ignoring_errors, open(path) as file:
+            if text := file.read():
+                return text
+        if time.monotonic() > until:
+            raise SystemExit(f"{path} is not there")
+        time.sleep(0.005)
+
+
+def main() -> None:
+    """Stand for one rank's program; called once, in a process of its own."""
     told = os.environ.get(ADDRESS)
     if told is None:
-        with open(sys.argv[2]) as file:
-            told = file.read()
+        told = _read(sys.argv[2])
     token, *addresses = told.split()
     given = sys.argv[1]
     rank = int(given if given != "-" else next(os.environ[n] for n in _RANKS if n in os.environ))
@@ -371,14 +408,11 @@ def _main() -> None:
         status = wrapper.run()
     except OSError as error:
         problem = (error.errno or 0, error.strerror or str(error), error.filename)
-    wrapper.settle_upstream()
     wrapper.send(b"X", marshal.dumps((status, wrapper.told, problem, wrapper.value())))
+    wrapper.settle_upstream()
     # The hub says when to go: a launcher may end the others once one of its processes has ended;
     # and closing with unread bytes would reset the connection, and lose what is under way.
-    with contextlib.suppress(OSError):
+    with _ignoring_errors:
         while wrapper.hub.recv(_PIECE):
             pass
-
-
-if __name__ == "__main__":
-    _main()
+    os._exit(0)  # nothing is left to be done, and whoever started this waits for its end

@@ -70,5 +70,5 @@ def local_worker(
 ) -> tuple[Worker, LocalOutput]:
     """Return a worker for this process, and what captures its tasks' output."""
     output = LocalOutput()
-    site = JobSite(world, send)
+    site = JobSite(world, send, poll, output.take)
     return Worker(0, send, poll, lambda: False, output, site, longest_nap_s(True)), output

@@ -44,6 +44,7 @@ from alamo_mpi.core.messages import (
     Recall,
     Resume,
     Returned,
+    SpawnTurn,
     Stop,
     Stopped,
     Suspend,
@@ -71,6 +72,7 @@ from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch, Roster
 from alamo_mpi.runtime.service import BatchState
+from alamo_mpi.runtime.spawnturns import SpawnTurns
 from alamo_mpi.runtime.submission import Submission
 from alamo_mpi.runtime.turn import released, seat
 from alamo_mpi.runtime.worker import Worker
@@ -139,6 +141,7 @@ class Manager:
         tables = Tables(functions, blobs, self.preparer)
         self.desk = Desk(self._send, self.roster, self.lives, tables, self)
         self.lives.desk = self.desk
+        self._spawn_turns = SpawnTurns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
         self._fetches: dict[Key, list[tuple[Any] | None]] = {}
@@ -388,6 +391,8 @@ class Manager:
             self._fetches.pop(message.key).append(message.payload)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
+        elif isinstance(message, SpawnTurn):
+            self._spawn_turns.take(source, message)
         elif isinstance(message, Wake):
             pass  # it has made this rank look, which is all it is for
         elif self._local is not None:

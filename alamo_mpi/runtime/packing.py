@@ -7,6 +7,7 @@ pickle protocol 5, such as the data of numpy arrays, leave the pickle when they 
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from alamo_mpi.errors import SerializationError
+from alamo_mpi.runtime.device import is_gpu_array, reduced
 
 __all__ = [
     "ATOMS",
@@ -45,6 +47,8 @@ class _ByReference(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         # The C pickler asks for classes and functions, and for objects it has no short cut for.
+        if is_gpu_array(obj):
+            return reduced(obj)
         if isinstance(obj, (type, FunctionType)) and (
             obj.__module__ == "__main__" or "<" in obj.__qualname__
         ):
@@ -88,13 +92,25 @@ def dumps(
         file = io.BytesIO()
         if restart is not None:
             restart()
-    import cloudpickle  # here, since many programs start faster without
-
     try:
-        cloudpickle.Pickler(file, 5, buffer_callback=buffer_callback).dump(value)
+        _by_value()(file, 5, buffer_callback=buffer_callback).dump(value)
     except Exception as error:
         raise _refused(value, error) from error
     return file.getvalue()
+
+
+@functools.cache
+def _by_value() -> Any:
+    """Return cloudpickle's pickler, which knows GPU arrays too."""
+    import cloudpickle  # here, since many programs start faster without
+
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            if is_gpu_array(obj):
+                return reduced(obj)
+            return super().reducer_override(obj)
+
+    return ByValue
 
 
 def _refused(value: Any, error: Exception) -> SerializationError:

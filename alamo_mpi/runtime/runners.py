@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import threading
 from collections.abc import Callable, Container
 from typing import Any, Protocol
 
 from alamo_mpi.runtime.backoff import Backoff
 
-__all__ = ["Guard", "Interruption", "Runners"]
+__all__ = ["INTERRUPT_SIGNAL", "Guard", "Interruption", "Runners"]
 
+#: Raised in the main thread to interrupt a task: ignored by default, so harmless if it comes late.
+INTERRUPT_SIGNAL = signal.SIGURG
 #: Seconds that the end of the program waits for a runner; it runs nothing by then.
 _JOIN_S = 5.0
 

@@ -19,7 +19,8 @@ from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.jobsite import JobSite
 from alamo_mpi.runtime.remote import RemoteService, first_uid
-from alamo_mpi.runtime.worker import INTERRUPT_SIGNAL, MANAGER, Worker
+from alamo_mpi.runtime.runners import INTERRUPT_SIGNAL
+from alamo_mpi.runtime.worker import MANAGER, Worker
 
 __all__ = ["serve"]
 
@@ -81,6 +82,7 @@ class _Service:
                 nap = _SERVICE_NAP_LATE_S if late else _SERVICE_NAP_S
                 time.sleep(_SERVICE_NAP_MOVING_S if self._moving() else nap)
                 self._poll()
+                self._worker.site.watch()
                 late = report.pending
                 if late:
                     report.flush_if_late()
@@ -126,7 +128,7 @@ def serve(world: World) -> None:
         return transport.moving
 
     nap_s = longest_nap_s(world.one_node)
-    site = JobSite(world, transport.send)
+    site = JobSite(world, transport.send, poll, capture.take, capture.real_stderr)
     worker = Worker(world.rank, transport.send, poll, moving, capture, site, nap_s)
     pool.wake_with(transport.send)
     restore = _set_up_interruption(worker)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import threading
 from collections import deque
@@ -53,14 +52,12 @@ from alamo_mpi.runtime.report import Report
 from alamo_mpi.runtime.runners import Guard, Interruption, Runners
 from alamo_mpi.runtime.turn import Turn, seat, sit
 
-__all__ = ["INTERRUPT_SIGNAL", "MANAGER", "Worker"]
+__all__ = ["MANAGER", "Worker"]
 
 logger = logging.getLogger(__name__)
 
 #: The rank that the manager runs on.
 MANAGER = 0
-#: Raised in the main thread to interrupt a task: ignored by default, so harmless if it comes late.
-INTERRUPT_SIGNAL = signal.SIGURG
 
 
 class _Seat:
@@ -149,8 +146,8 @@ class Worker:
 
     @property
     def has_work(self) -> bool:
-        """Whether a chunk is here to be run."""
-        return bool(self._inbox)
+        """Whether a chunk, or a rank of a job, is here to be run."""
+        return bool(self._inbox or self.site.members)
 
     @property
     def waits(self) -> bool:
@@ -159,11 +156,11 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether no chunk is here, begun or not."""
-        return not self._inbox and not self._begun
+        """Whether nothing is here to be run, or was begun."""
+        return not self.has_work and not self._begun
 
     def step(self, guard: Guard | None = None, *, block: bool = True) -> bool:
-        """Run the chunks that are here, if any is.
+        """Run the chunks, and the ranks of jobs, that are here, if any is.
 
         Parameters
         ----------
@@ -175,12 +172,15 @@ class Worker:
         if not self.turn.take(block=block):
             return False
         try:
-            if not self._inbox:
+            if not self.has_work:
                 return False
             with self.executor.capturing():
                 # Those that have waited go first.
-                while self._inbox and not self.turn.returning:
-                    self._run(self._inbox[0], guard)
+                while self.has_work and not self.turn.returning:
+                    if self.site.members:
+                        self._run_member(guard)
+                    else:
+                        self._run(self._inbox[0], guard)
                 # Nothing follows that would carry the report.
                 self.report.flush()
         finally:
@@ -197,6 +197,11 @@ class Worker:
             self.executor.run(work)
         del self._begun[work.run.chunk]
         self._inputs.release(work.remote)
+
+    def _run_member(self, guard: Guard | None) -> None:
+        work = self.site.members.begin(threading.get_ident(), guard)
+        with sit(_Seat(self, work)):
+            self.site.members.run(self.site, work)
 
     @contextlib.contextmanager
     def suspended(self, work: Work) -> Iterator[None]:
@@ -233,7 +238,8 @@ class Worker:
             with self._giving_back:
                 self._send(MANAGER, Returned(self._give_back(None)))
         elif isinstance(message, Interrupt):
-            self._interrupt(message.chunks)
+            if not self.site.members.interrupt(message.chunks):
+                self._interrupt(message.chunks)
         elif isinstance(message, Fetch):
             self._send(source, Value(message.key, self.executor.kept.find(message.key)))
         elif isinstance(message, Value):
@@ -249,7 +255,7 @@ class Worker:
             _configure(message)
         elif isinstance(message, Stop):
             self.stopped = True
-        elif not (self.site.dispatch(message) or isinstance(message, Wake)):
+        elif not (self.site.dispatch(source, message) or isinstance(message, Wake)):
             raise InternalError(f"rank {self.rank} cannot handle {message} from rank {source}")
 
     def _hand_on(self, message: Ended | Answer | Over) -> None:
@@ -314,17 +320,9 @@ class Worker:
             work = self._begun.get(chunk)
             if work is None:
                 continue
-            everything = range(len(work.run.arguments))
-            work.given_up = everything if positions is None else frozenset(positions)
-            if chunk in self._waiting:
-                if self.client is not None:
-                    self.client.wake()
-            elif work.position not in work.given_up:
-                continue
-            elif work.guard is not None:
-                work.guard.interrupt()
-            else:
-                signal.pthread_kill(work.thread, INTERRUPT_SIGNAL)
+            work.give_up(None if positions is None else frozenset(positions))
+            if chunk in self._waiting and self.client is not None:
+                self.client.wake()
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Give up the running task; the handler of the interrupting signal.

@@ -9,18 +9,30 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from alamo_mpi import Batch, CancelledError, DependencyError, JobError, TaskStateError
+from alamo_mpi import (
+    Batch,
+    CancelledError,
+    DependencyError,
+    JobError,
+    LaunchError,
+    Policy,
+    TaskStateError,
+)
 from alamo_mpi.mpi.launcher import family_of_library
 from tests.mpi.gates import LIMIT_S, wait_until
 from tests.support import programs
 
 MPICH = family_of_library() == "MPICH"
 LAUNCHES = ["pmi", "mpiexec"] if MPICH else ["mpiexec"]
+if MPICH and "MPI_LOCALRANKID" in os.environ:  # under its launcher
+    LAUNCHES.append("spawn")
+
+#: UCX warns on stdout where a spawned program ends.
+QUIET = {"UCX_LOG_LEVEL": "error"}
 
 needs_compiler = pytest.mark.skipif(bool(programs.why_not()), reason=programs.why_not())
 needs_two = pytest.mark.skipif("__import__('alamo_mpi').init().world.size < 3")
@@ -37,7 +49,7 @@ def width(nworkers: int) -> int:
 
 
 def by(launch: str) -> Any:
-    return SimpleNamespace(launch=launch)
+    return Policy(launch=launch)
 
 
 def rank_and_sum(offset: int) -> tuple[int, int]:
@@ -83,7 +95,7 @@ def alive(folder: Path) -> list[str]:
 def test_a_program_has_its_own_world_and_its_statuses_and_lines_come_by_rank(
     batch: Batch, job_rank: str, width: int, launch: str
 ) -> None:
-    job = batch.job(job_rank, ("hello",), width, policy=by(launch))
+    job = batch.job(job_rank, ("hello",), width, env=QUIET, policy=by(launch))
     assert job.run(LIMIT_S) == [0] * width
     total = sum(range(width))
     lines = [f"[{r}] rank {r} of {width}, sum {total}" for r in range(width)]
@@ -94,7 +106,7 @@ def test_a_program_has_its_own_world_and_its_statuses_and_lines_come_by_rank(
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_a_callable_returns_a_value_by_rank(batch: Batch, width: int, launch: str) -> None:
-    job = batch.job(rank_and_sum, (10,), width, policy=by(launch))
+    job = batch.job(rank_and_sum, (10,), width, env=QUIET, policy=by(launch))
     total = 10 * width + sum(range(width))
     assert job.run(LIMIT_S) == [(rank, total) for rank in range(width)]
     assert sorted(job.stdout.get().splitlines()) == [f"[{r}] here is {r}" for r in range(width)]
@@ -197,6 +209,23 @@ def test_a_callable_that_raises_while_others_wait(batch: Batch, width: int, laun
     assert isinstance(caught.value.exception, LookupError)
 
 
+@pytest.mark.skipif("spawn" in LAUNCHES, reason="Spawn works here")
+def test_spawn_is_refused_where_it_would_hang(batch: Batch) -> None:
+    with pytest.raises(LaunchError, match="leave launch at 'auto'"):
+        batch.job("true", policy=by("spawn")).run(LIMIT_S)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("spawn" not in LAUNCHES, reason="needs MPICH's launcher")
+def test_spawned_jobs_take_turns_and_need_no_mpi(batch: Batch, nworkers: int) -> None:
+    """Several at once: one Spawn at a time, with programs that never call MPI_Init."""
+    jobs = [batch.job("echo", (at,), policy=by("spawn")) for at in range(nworkers + 1)]
+    for job in jobs:
+        job.start()
+    assert [job.result.get() for job in jobs] == [[0]] * len(jobs)
+    assert [job.stdout.get() for job in jobs] == [f"[0] {at}\n" for at in range(len(jobs))]
+
+
 def unfit(folder: Path, kind: str) -> str:
     path = folder / "program"
     if kind == "missing":
@@ -276,10 +305,13 @@ def test_what_a_program_leaves_in_the_background_is_ended(batch: Batch, tmp_path
 # ---- who runs when ------------------------------------------------------------------------------
 
 
-def notes(folder: str, name: str, slots: int) -> None:
-    begin = time.monotonic()
+def notes(folder: str, name: str) -> None:
+    begin = time.time()
     time.sleep(0.02)
-    Path(folder, f"{name}-{os.getpid()}").write_text(f"{begin} {time.monotonic()} {slots}")
+    Path(folder, name).write_text(f"{begin} {time.time()}")
+
+
+NOTES = "b=$(date +%s.%N); sleep 0.02; echo $b $(date +%s.%N) > $0/$1-$$"
 
 
 def test_jobs_and_tasks_share_the_workers_and_are_never_too_many(
@@ -287,14 +319,14 @@ def test_jobs_and_tasks_share_the_workers_and_are_never_too_many(
 ) -> None:
     """Every process writes down when it ran; at no moment were there more than workers."""
     tasks = []
-    for at in range(8):
+    for at in range(4):
         width = 1 + at % nworkers
-        tasks.append(batch.job(notes, (str(tmp_path), f"job{at}", 1), width, policy=by("pmi")))
-        tasks += [batch.function(notes, str(tmp_path), f"task{at}-{i}", 1) for i in range(5)]
+        tasks.append(batch.job("sh", ("-c", NOTES, tmp_path, at), width, policy=by("pmi")))
+        tasks += [batch.function(notes, str(tmp_path), f"task{at}-{i}") for i in range(5)]
     batch.compile(tasks).run(LIMIT_S)
     spans = [[float(x) for x in path.read_text().split()] for path in tmp_path.iterdir()]
-    assert len(spans) == sum(1 + at % nworkers for at in range(8)) + 40
-    changes = sorted([(a, 1) for a, _, _ in spans] + [(b, -1) for _, b, _ in spans])
+    assert len(spans) == sum(1 + at % nworkers for at in range(4)) + 20
+    changes = sorted([(a, 1) for a, _ in spans] + [(b, -1) for _, b in spans])
     running = most = 0
     for _, change in changes:
         running += change

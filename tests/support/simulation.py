@@ -498,7 +498,9 @@ class World:
         assert not taken & set(chunk.gang), "a worker is taken by two jobs"
         # Those whose task waits have nothing else to do.
         here = {rank: owed.keys() - self._aside for rank, owed in self._owed.items()}
-        busy = {rank for rank in chunk.gang[1:] if here[rank]} | set(chunk.gang) & set(self._resumed)
+        busy = {rank for rank in chunk.gang[1:] if here[rank]} | set(chunk.gang) & set(
+            self._resumed
+        )
         busy |= {chunk.rank} if len(here[chunk.rank]) > 1 else set()
         assert not busy, f"a job takes {busy}, which have something to do"
         self.members[chunk.number] = chunk.gang[1:]

@@ -53,6 +53,9 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Over": ((2, 0), 4),
     "Enlist": (4, ["python"], {"A": "b"}, "", ""),
     "Dismiss": (4, ("mpich_shm_1_",), ()),
+    "Join": (4, (1, 2), b"call"),
+    "Part": (4, 1, (b"payload",), None, b"out", b""),
+    "SpawnTurn": (4, True),
 }
 
 
