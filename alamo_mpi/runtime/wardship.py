@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import math
 import os
 import pickle
 import select
@@ -106,13 +107,15 @@ class Wardship:
     def _answer(self, number: int, timeout: float | None) -> tuple[str, Any]:
         """Wait for what became of a program; ("late", None) if that takes too long."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        arrivals = select.poll()  # select() knows no descriptors above 1023
+        arrivals.register(self._socket, select.POLLIN)
         while True:
             wait = _LOOK_S
             if deadline is not None:
                 wait = min(wait, deadline - time.monotonic())
                 if wait <= 0:
                     return "late", None
-            if not select.select([self._socket], [], [], wait)[0]:
+            if not arrivals.poll(math.ceil(wait * 1e3)):
                 continue
             packet = b""
             with contextlib.suppress(ConnectionResetError):  # it died before it read a packet
