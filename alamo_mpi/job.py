@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alamo_mpi.core.launch import LAUNCHES
-from alamo_mpi.core.policy import THREAD_VARIABLES
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.placed import ranks_for
+from alamo_mpi.runtime.confined import THREAD_VARIABLES
 from alamo_mpi.runtime.jobcall import JobCall, Terms
 from alamo_mpi.task import Accesses, Task, _Function
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import operator
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["process"]
 
 _Text = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-_CONSTANTS = {
-    subprocess.PIPE: "subprocess.PIPE",
-    subprocess.STDOUT: "subprocess.STDOUT",
-    subprocess.DEVNULL: "subprocess.DEVNULL",
-}
 
 
 class _Process(_Function):
@@ -260,7 +254,13 @@ def _stream(name: str, stream: Any) -> Stream:
         return None
     if isinstance(stream, (str, bytes, os.PathLike)):
         return os.fspath(stream)
-    if isinstance(stream, int) and stream in _CONSTANTS:
+    import subprocess  # here, since most programs start none
+
+    if isinstance(stream, int) and stream in (
+        subprocess.PIPE,
+        subprocess.STDOUT,
+        subprocess.DEVNULL,
+    ):
         if name == "stdin" and stream == subprocess.PIPE:
             raise ValueError(
                 "stdin=subprocess.PIPE: nobody could write to it; give the path of a file with "
@@ -271,7 +271,7 @@ def _stream(name: str, stream: Any) -> Stream:
         return None if stream == subprocess.PIPE else int(stream)
     raise TypeError(
         f"{name}={stream!r}: an open file or a descriptor cannot cross to the worker that runs the "
-        f"program; give a path, {' or '.join(_CONSTANTS.values())}"
+        "program; give a path, or subprocess.DEVNULL, PIPE or STDOUT"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Device", "Inventory", "share"]
+__all__ = ["Device", "Inventory", "Seat", "share"]
 
 
 class Device(NamedTuple):
@@ -24,6 +24,17 @@ class Inventory(NamedTuple):
     node: int | None
     #: What it may use, as a mask of the user or of Slurm allows.
     devices: tuple[Device, ...]
+
+
+class Seat(NamedTuple):
+    """What one worker has."""
+
+    host: str
+    #: Number of CPUs of its host.
+    ncpus: int
+    #: Its own GPUs, and those of its host that the program may use; by their names.
+    gpus: tuple[str, ...]
+    host_gpus: tuple[str, ...]
 
 
 def share(hosts: Sequence[str], inventories: Sequence[Inventory]) -> tuple[tuple[str, ...], ...]:

@@ -9,33 +9,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from alamo_mpi.core.gpus import Seat
 from alamo_mpi.core.launch import LAUNCHES
 
-__all__ = ["THREAD_VARIABLES", "Policy", "Seat", "eligible"]
+__all__ = ["Policy", "eligible"]
 
 _PLACEMENTS = ("spread", "packed")
-
-#: What numerical libraries read for their number of threads, when they are loaded.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-
-
-class Seat(NamedTuple):
-    """What one worker has."""
-
-    host: str
-    #: Number of CPUs of its host.
-    ncpus: int
-    #: Its own GPUs, and those of its host that the program may use; by their names.
-    gpus: tuple[str, ...]
-    host_gpus: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

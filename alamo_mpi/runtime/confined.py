@@ -5,13 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alamo_mpi.core.policy import THREAD_VARIABLES, Policy
 from alamo_mpi.runtime.environment import changed
 from alamo_mpi.runtime.functions import name_of
 
-__all__ = ["Confined", "Limits", "can_limit_threads", "environment_of"]
+if TYPE_CHECKING:
+    from alamo_mpi.core.policy import Policy
+
+__all__ = ["THREAD_VARIABLES", "Confined", "Limits", "can_limit_threads", "environment_of"]
+
+#: What numerical libraries read for their number of threads, when they are loaded.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 
 
 class Limits(NamedTuple):

@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alamo_mpi.core.gpus import Device, Inventory, share
-from alamo_mpi.core.policy import Seat
+from alamo_mpi.core.gpus import Device, Inventory, Seat, share
 from alamo_mpi.runtime.environment import changed
 
 __all__ = [

@@ -24,7 +24,8 @@ packet                          from    meaning
 ==============================  ======  ==========================================================
 
 A request has the keyword arguments of `subprocess.Popen`, but "cpus" (a list, or None) and
-"preexec" (a pickle, ``sys.path`` to load it with; or None).
+"preexec" (a pickle, ``sys.path`` to load it with; or None); "env" is None for that of the request
+before.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class Warden:
         self._connection = connection
         self._parent = parent
         self._wards: dict[int, Ward] = {}
+        #: The environment of the last program, which the next one has mostly, too.
+        self._environment: dict[bytes, bytes] = {}
         libc = ctypes.CDLL(None)
         libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         # A child of the rank may have inherited the other end of the socket and keep it open.
@@ -136,6 +139,10 @@ class Warden:
                 with open(fds[3], "rb", closefd=False) as file:
                     file.seek(0)
                     request = pickle.load(file)
+            if request["env"] is not None:
+                given = request["env"].items()
+                self._environment = {os.fsencode(k): os.fsencode(v) for k, v in given}
+            request["env"] = self._environment
             pid = _start(request, fds)
         except BaseException as error:
             self._send(("failed", number, error))

@@ -109,9 +109,9 @@ def test_terminate_ends_programs_and_their_groups(tmp_path: Path, alone: bool, t
 
 def warden_pid() -> int | None:
     """Return the process that watches over the programs of the rank that runs this."""
-    from alamo_mpi.runtime import processes
+    from alamo_mpi.runtime import wardship
 
-    current = processes._current
+    current = wardship._current
     return None if current is None else current._process.pid
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from alamo_mpi import Policy
-from alamo_mpi.core.policy import Seat, eligible
+from alamo_mpi.core.gpus import Seat
+from alamo_mpi.core.policy import eligible
 
 SEATS = {
     1: Seat("n1.site", 8, ("0",), ("0", "1")),
