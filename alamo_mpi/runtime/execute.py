@@ -11,7 +11,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
@@ -70,7 +70,7 @@ class Work:
         #: Positions to be interrupted.  Set before the interrupting signal is sent, looked at
         #: after ``in_task`` is set: a task that is just about to start gets either the one or the
         #: other.
-        self.given_up: Container[int] = ()
+        self.given_up: frozenset[int] = frozenset()
         self.todo = deque(range(len(run.arguments)))
         #: What is to be called after the running task.
         self.at_end: list[Callable[[], None]] = []

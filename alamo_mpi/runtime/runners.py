@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from alamo_mpi.runtime.backoff import Backoff
@@ -22,7 +22,7 @@ class Interruption(BaseException):
 class Interruptible(Protocol):
     """Which tasks of a chunk are to be given up, and which one runs."""
 
-    given_up: Container[int]
+    given_up: frozenset[int]
     position: int
 
 

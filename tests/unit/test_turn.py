@@ -85,7 +85,7 @@ class Task:
     position = 0
 
     def __init__(self, *given_up: int) -> None:
-        self.given_up = given_up
+        self.given_up = frozenset(given_up)
 
 
 def test_a_call_that_is_not_interrupted() -> None:
