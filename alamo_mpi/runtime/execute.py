@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
@@ -76,7 +76,7 @@ class Work:
         #: Positions to be interrupted.  Set before the interrupting signal is sent, looked at
         #: after ``in_task`` is set: a task that is just about to start gets either the one or the
         #: other.
-        self.given_up: Container[int] = ()
+        self.given_up: frozenset[int] = frozenset()
         self.todo = deque(range(len(run.arguments)))
         #: What is to be called after the running task.
         self.at_end: list[Callable[[], None]] = []
@@ -92,10 +92,10 @@ class Work:
         self.thread = 0
         self.guard: Guard | None = None
 
-    def give_up(self, positions: Container[int] | None = None) -> None:
+    def give_up(self, positions: Iterable[int] | None = None) -> None:
         """Interrupt the running task if it is one of these positions, or in any case; local."""
-        everything = range(len(self.run.arguments))
-        self.given_up = everything if positions is None else positions
+        named = range(len(self.run.arguments)) if positions is None else positions
+        self.given_up = frozenset(named) | self.given_up
         if self.position not in self.given_up or not self.in_task:
             return
         if self.guard is not None:

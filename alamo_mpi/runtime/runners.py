@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from alamo_mpi.runtime.backoff import Backoff
@@ -25,7 +25,7 @@ class Interruption(BaseException):
 class Interruptible(Protocol):
     """Which tasks of a chunk are to be given up, and which one runs."""
 
-    given_up: Container[int]
+    given_up: frozenset[int]
     position: int
 
 

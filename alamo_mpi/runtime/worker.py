@@ -206,15 +206,13 @@ class Worker:
     @contextlib.contextmanager
     def suspended(self, work: Work) -> Iterator[None]:
         """Let others run while the running task of a chunk waits; on its own thread."""
-        chunk = work.run.chunk
         self.executor.part(work, lambda: self._suspend(work))
         try:
             yield
         finally:
             try:
-                self.executor.regain(work, lambda: self._send(MANAGER, Resume(chunk)))
+                self.executor.regain(work, lambda: self._resume(work))
             finally:
-                self._waiting.discard(chunk)
                 if work.guard is not None:
                     self.runners.returned()
 
@@ -223,6 +221,11 @@ class Worker:
             self._waiting.add(work.run.chunk)
             self._send(MANAGER, Suspend(work.run.chunk, work.give_back()))
         self.runners.cover(leaving=work.guard is not None)
+
+    def _resume(self, work: Work) -> None:
+        # Interruptions are aimed at the task from here on, and looked for once it is in user code.
+        self._waiting.discard(work.run.chunk)
+        self._send(MANAGER, Resume(work.run.chunk))
 
     def dispatch(self, source: int, message: Any) -> None:
         """Take in one message; on any thread, returns at once.
@@ -320,7 +323,7 @@ class Worker:
             work = self._begun.get(chunk)
             if work is None:
                 continue
-            work.give_up(None if positions is None else frozenset(positions))
+            work.give_up(positions)
             if chunk in self._waiting and self.client is not None:
                 self.client.wake()
 
