@@ -37,7 +37,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Progress": (3, 2, None, {}, {1: 1 << 20}, {0: (b"out", b"")}, {1: (2, 0.5)}, None),
     "Returned": ({3: 2},),
     "Wake": (),
-    "Enlist": (4, ["python"], {"A": "b"}, "", ""),
+    "Enlist": (4, 1, {"A": "b"}, "", ""),
     "Dismiss": (4, ("mpich_shm_1_",), ()),
     "Join": (4, (1, 2), b"call"),
     "Part": (4, 1, (b"payload",), None, b"out", b""),
