@@ -194,10 +194,11 @@ class Wake(NamedTuple):
 
 
 class Enlist(NamedTuple):
-    """Start what will run a rank of a job, as a process of this worker."""
+    """Start the wrapper of a rank of a job, as a process of yours, or write what one reads."""
 
     job: int
-    argv: list[str]
+    #: The rank; -1 if another launcher starts it.
+    rank: int
     #: Variables to set.
     env: dict[str, str]
     #: A file to be written for it, readable by this user alone, and what is in it; or neither.

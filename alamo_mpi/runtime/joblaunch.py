@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from alamo_mpi.core.messages import Enlist, SpawnTurn
 from alamo_mpi.mpi.launcher import Launcher, family_of_library, find_launcher
 from alamo_mpi.mpi.spawning import check_spawn, spawn
 from alamo_mpi.runtime import jobwrapper
-from alamo_mpi.runtime.jobsite import JobSite
+from alamo_mpi.runtime.jobsite import WRAPPER, JobSite
 
 __all__ = ["START_S", "JobLauncher", "launcher_of"]
 
@@ -29,16 +28,6 @@ _TAIL_NBYTES = 2000
 START_S = 20.0
 #: The rank that gives turns.
 MANAGER = 0
-#: Plain, without site packages and without what the user's variables say: there in 20 ms.  Imported
-#: and not run as a file, it need not be compiled each time.
-_WRAPPER = (
-    sys.executable,
-    "-S",
-    "-I",
-    "-c",
-    f"import sys; sys.path.append({os.path.dirname(jobwrapper.__file__)!r}); "
-    "import jobwrapper; jobwrapper.main()",
-)
 
 
 class JobLauncher(Protocol):
@@ -99,9 +88,7 @@ class _Children:
 
     def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
         for rank, worker in enumerate(gang):
-            argv = [*_WRAPPER, str(rank)]
-            message = Enlist(self._job, argv, {jobwrapper.ADDRESS: told}, "", "")
-            self._site.tell(worker, message)
+            self._site.tell(worker, Enlist(self._job, rank, {jobwrapper.ADDRESS: told}, "", ""))
 
     def problem(self) -> str | None:
         return None
@@ -135,8 +122,8 @@ class _Spawn:
         path = os.path.join(tempfile.gettempdir(), f"alamo-job-{secrets.token_hex(8)}")
         for host in dict.fromkeys(hosts):
             worker = gang[list(hosts).index(host)]
-            self._site.tell(worker, Enlist(self._job, [], {}, path, told))
-        self._argv, self._hosts = [*_WRAPPER, "-", path], hosts
+            self._site.tell(worker, Enlist(self._job, -1, {}, path, told))
+        self._argv, self._hosts = [*WRAPPER, "-", path], hosts
         self._ask(wanted=True)
         self._thread.start()
 
@@ -228,7 +215,7 @@ def _launcher() -> Launcher:
 
 
 def _mpiexec(hosts: Sequence[str]) -> list[str]:
-    return _launcher().job_argv(hosts, [*_WRAPPER, "-"], jobwrapper.ADDRESS)
+    return _launcher().job_argv(hosts, [*WRAPPER, "-"], jobwrapper.ADDRESS)
 
 
 def _srun(hosts: Sequence[str]) -> list[str]:
@@ -240,4 +227,4 @@ def _srun(hosts: Sequence[str]) -> list[str]:
     command += ["-n", str(len(hosts)), "-N", str(len(names)), "-w", ",".join(names)]
     if len(per_node) == 1:
         command.append(f"--ntasks-per-node={per_node.pop()}")
-    return [*command, *_WRAPPER, "-"]
+    return [*command, *WRAPPER, "-"]

@@ -1,15 +1,19 @@
 """A worker as a place where ranks of jobs run: what it starts for them, and sees the end of.
 
 The worker that leads a job asks the others of its gang by `Enlist` to start what runs a rank; each
-does that itself, so that the process has its worker's host, cores and GPUs.  `Dismiss` ends it.
+does that itself, so that the process has its worker's host, cores and GPUs.  `Dismiss` ends it,
+and has the worker start a spare for its next rank, which waits until it is told: so a Python need
+be started only for the first job.  The spare ends with its worker.
 """
 
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +24,23 @@ from alamo_mpi.core.messages import Dismiss, Enlist, Join, Part, SpawnTurn
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.groups import communicator_of
 from alamo_mpi.mpi.world import Communicator, World
+from alamo_mpi.runtime import jobwrapper
 from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.jobranks import Leading, Members
 from alamo_mpi.runtime.spool import Spilled
 
-__all__ = ["JobSite", "here"]
+__all__ = ["WRAPPER", "JobSite", "here"]
+
+#: Plain, without site packages and without what the user's variables say: there in 20 ms.  Imported
+#: and not run as a file, it need not be compiled each time.  Its rank follows.
+WRAPPER = (
+    sys.executable,
+    "-S",
+    "-I",
+    "-c",
+    f"import sys; sys.path.append({os.path.dirname(jobwrapper.__file__)!r}); "
+    "import jobwrapper; jobwrapper.main()",
+)
 
 #: Seconds that a wrapper has to end when its job is over, before it is ended.
 _LEAVE_S = 1.0
@@ -91,6 +107,7 @@ class JobSite:
         self._communicators: dict[int, Communicator] = {}
         self._started: dict[int, list[subprocess.Popen[bytes]]] = {}
         self._files: dict[int, list[str]] = {}
+        self._spare: subprocess.Popen[bytes] | None = None
         _here = self
 
     def lead(self, work: Work) -> None:
@@ -102,7 +119,9 @@ class JobSite:
         if isinstance(message, Enlist):
             self._enlist(message)
         elif isinstance(message, Dismiss):
-            self._dismiss(message.job)
+            if self._dismiss(message.job) and self._spare is None:
+                with contextlib.suppress(OSError):
+                    self._spare = _start()
             _unlink_shared(message.shared)
             for group in message.orphans:
                 with contextlib.suppress(OSError):
@@ -159,42 +178,65 @@ class JobSite:
                 fd = os.open(message.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with open(fd, "w") as file:
                     file.write(message.content)
-        if not message.argv:
+        if message.rank < 0:
             return
         # What cannot be started does not connect to the hub, which says so when its time is over;
         # but it is this very Python that is started.
         with contextlib.suppress(OSError):
-            process = subprocess.Popen(
-                message.argv,
-                env={**scrubbed(os.environ), **message.env},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                # Ctrl-C is the program's to handle, and what it ends, it tells.
-                start_new_session=True,
-            )
+            process, self._spare = self._spare, None
+            if process is None or process.poll() is not None:
+                process = _start()
             self._started.setdefault(message.job, []).append(process)
+            environ = {**scrubbed(os.environ), **message.env}
+            assert process.stdin is not None
+            with process.stdin as pipe:
+                pipe.write(marshal.dumps((message.rank, os.getcwd(), environ)))
 
-    def _dismiss(self, job: int) -> None:
+    def _dismiss(self, job: int) -> bool:
+        """End what is left of a job; return whether it had a process of this worker."""
         comm = self._communicators.pop(job, None)
         if comm is not None:
             comm.Free()
         for path in self._files.pop(job, ()):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        for process in self._started.pop(job, ()):
-            # Not Popen.wait, which soon naps for longer than a wrapper takes to go.
-            until = time.monotonic() + _LEAVE_S
-            while process.poll() is None:
-                if time.monotonic() > until:
-                    process.kill()
-                time.sleep(_LEAVE_NAP_S)
+        started = self._started.pop(job, [])
+        for process in started:
+            _await_end(process)
+        return bool(started)
 
     def close(self) -> None:
         """End what is left of all jobs; communicators of failed ones go with MPI."""
         self._communicators.clear()
         for job in {*self._started, *self._files}:
             self._dismiss(job)
+        if self._spare is not None:
+            assert self._spare.stdin is not None
+            self._spare.stdin.close()
+            _await_end(self._spare)
+            self._spare = None
+
+
+def _start() -> subprocess.Popen[bytes]:
+    """Start a wrapper that waits to be told its rank."""
+    return subprocess.Popen(
+        [*WRAPPER, jobwrapper.SPARE],
+        env=scrubbed(os.environ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C is the program's to handle, and what it ends, it tells.
+        start_new_session=True,
+    )
+
+
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a wrapper that has been told to go; not by Popen.wait, which soon naps too long."""
+    until = time.monotonic() + _LEAVE_S
+    while process.poll() is None:
+        if time.monotonic() > until:
+            process.kill()
+        time.sleep(_LEAVE_NAP_S)
 
 
 def _unlink_shared(beginnings: tuple[str, ...]) -> None:

@@ -45,12 +45,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["ADDRESS", "HEAD", "frames", "main"]
+__all__ = ["ADDRESS", "HEAD", "SPARE", "frames", "main"]
 
 HEAD = struct.Struct("<cI")
 #: Environment variable with token and addresses of the hub.
 ADDRESS = "ALAMO_JOB_HUB"
 
+#: In place of the rank, where that comes by stdin.
+SPARE = "spare"
 _PIECE = 1 << 16
 _CONNECT_S = 5.0
 _DRAIN_S = 0.5
@@ -375,6 +377,19 @@ class _Wrapper:
             return file.read()
 
 
+def _await_rank() -> str:
+    """Wait until the worker that started this tells its rank, or has gone."""
+    told = sys.stdin.buffer.read()
+    if not told:
+        os._exit(0)
+    rank, folder, environ = marshal.loads(told)
+    os.environ.clear()
+    os.environ.update(environ)
+    with _ignoring_errors:
+        os.chdir(folder)
+    return str(rank)
+
+
 def _read(path: str) -> str:
     """Return what is in a file, which may not be there yet."""
     until = time.monotonic() + _CONNECT_S
@@ -389,11 +404,13 @@ def _read(path: str) -> str:
 
 def main() -> None:
     """Stand for one rank's program; called once, in a process of its own."""
+    given = sys.argv[1]
+    if given == SPARE:
+        given = _await_rank()
     told = os.environ.get(ADDRESS)
     if told is None:
         told = _read(sys.argv[2])
     token, *addresses = told.split()
-    given = sys.argv[1]
     rank = int(given if given != "-" else next(os.environ[n] for n in _RANKS if n in os.environ))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     wrapper = _Wrapper(_connect(addresses))

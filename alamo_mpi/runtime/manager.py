@@ -467,6 +467,8 @@ class Manager:
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
         ends.give_back()
+        if self._local is not None:
+            self._local.site.close()
         if self._output is not None:
             self._output.close()
         if answered:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from alamo_mpi import errors
+from alamo_mpi.core.gpus import Seat
 from alamo_mpi.core.lifecycle import PRIMARY, Lifecycle
 from alamo_mpi.core.messages import (
     Address,
@@ -30,7 +31,6 @@ from alamo_mpi.core.messages import (
     Register,
     Submit,
 )
-from alamo_mpi.core.policy import Seat
 from alamo_mpi.core.record import TaskRecord
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.blobs import BlobTable

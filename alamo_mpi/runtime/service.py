@@ -13,7 +13,7 @@ from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 
 if TYPE_CHECKING:
-    from alamo_mpi.core.policy import Seat
+    from alamo_mpi.core.gpus import Seat
     from alamo_mpi.core.record import TaskRecord
     from alamo_mpi.runtime.submission import Submission
 

@@ -72,3 +72,11 @@ def test_a_job_on_ranks_that_nothing_can_wake_ends_the_program(tmp_path: Path) -
     assert done.rc == 1, done
     assert "LookupError: nothing here" in done.stderr, done
     assert "Without launch='ranks'" in done.stderr, done
+
+
+@pytest.mark.parametrize("end", ["batch.close(); batch.join()", "os.kill(os.getpid(), 9)"])
+def test_wrappers_that_wait_for_the_next_job_go_with_the_program(tmp_path: Path, end: str) -> None:
+    first = "batch.job('true', num_procs=2, policy=Policy(launch='pmi')).run(); "
+    done = run(tmp_path, first + end)
+    assert not done.timed_out, done
+    assert not done.survivors, done

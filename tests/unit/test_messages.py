@@ -51,7 +51,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Drop": ((2, 0), [1, 2]),
     "Ended": ((2, 0), 1, [0], b"\x03", None, {}, {}, {}, {}, True),
     "Over": ((2, 0), 4),
-    "Enlist": (4, ["python"], {"A": "b"}, "", ""),
+    "Enlist": (4, 1, {"A": "b"}, "", ""),
     "Dismiss": (4, ("mpich_shm_1_",), ()),
     "Join": (4, (1, 2), b"call"),
     "Part": (4, 1, (b"payload",), None, b"out", b""),
