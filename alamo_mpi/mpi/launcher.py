@@ -25,6 +25,7 @@ __all__ = [
     "exec_ranks",
     "find_launcher",
     "launch_command",
+    "loaded_library",
     "misfit",
 ]
 
@@ -89,7 +90,7 @@ def find_launcher(environ: Mapping[str, str] | None = None) -> Launcher:
     costs a process of some milliseconds.
     """
     environ = os.environ if environ is None else environ
-    family, library = _loaded_library()
+    family, library = loaded_library()
     override = shlex.split(environ.get("MPIEXEC", ""))
     if override:
         return Launcher(override, family)
@@ -128,7 +129,7 @@ def launch_command(
     environ = os.environ if environ is None else environ
     allocation = allocation_of(environ)
     if allocation is not None and not environ.get("MPIEXEC"):
-        family, _ = _loaded_library()
+        family, _ = loaded_library()
         command = srun_for(family, offered_interfaces(environ), allocation, nranks)
         if command is not None:
             return [*command, *program]
@@ -181,7 +182,7 @@ def misfit() -> LaunchError:
         advice = shlex.join(launch_command(nranks, ["python", "-m", "alamo_mpi", "app.py"]))
     except LaunchError as error:
         advice = str(error)
-    family, library = _loaded_library()
+    family, library = loaded_library()
     return LaunchError(
         f"{nranks} separate programs of one rank were started instead of one program of {nranks} "
         f"ranks ({name}={nranks}): the launcher does not belong to "
@@ -190,7 +191,7 @@ def misfit() -> LaunchError:
     )
 
 
-def _loaded_library() -> tuple[str, str]:
+def loaded_library() -> tuple[str, str]:
     """Return family and path of the MPI library of mpi4py, loading it without MPI_Init."""
     import mpi4py
 
