@@ -55,9 +55,10 @@ def examine(tell: Callable[[list[Finding]], None]) -> list[Finding]:
             from alamo_mpi.mpi.fit import check_fit
 
             check_fit()
-            from alamo_mpi.mpi.world import World
+            from alamo_mpi.mpi.world import World, unlink_shared_memory
 
             world = World()
+            unlink_shared_memory()  # the watchdog may end the job at any time
         except LaunchError as error:
             return [Finding("start of MPI", BROKEN, str(error))] if first else []
         watchdog.world = world

@@ -91,6 +91,8 @@ def slurm() -> Iterator[Hosts]:
     """
     up = str(_need("slurm-up"))
     env = _environment()
+    # As `launch/fabric.sh tcp` does: Open MPI would try UCX first, and is slow over it.
+    env |= {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "tcp,sm,self", "OMPI_MCA_osc": "^ucx"}
     down, shell = str(TESTBED / "slurm-down"), str(TESTBED / "slurm-sh")
     # Job numbers begin anew in each run: what Slurm remembers of them must not be older.
     purge = [down, "--purge"]
