@@ -52,7 +52,7 @@ WITHOUT_FOLDER = """\
 import os
 from alamo_mpi.doctorcommand import doctor
 
-os.environ["TMPDIR"] = "/nonexistent"
+os.environ["TMPDIR"] = "/proc/nonexistent"
 doctor([])
 """
 
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_written_and_a_pool_that_cannot_be(tmp_path: Pat
     run.check_clean()
     assert run.rc != 0, str(run)
     assert "broken  TMPDIR" in run.stdout
-    assert "/nonexistent" in run.stdout
+    assert "/proc/nonexistent" in run.stdout
     assert "is not a number of bytes" in run.stdout
 
 
