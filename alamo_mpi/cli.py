@@ -2,6 +2,8 @@
 
     alamo-mpi run [-n N] app.py [args ...]
     alamo-mpi run [-n N] -m package.module [args ...]
+    alamo-mpi doctor [-n N] [--json]
+    alamo-mpi slurm [--nodes N] [--gpus-per-node G] [--time T] ... app.py [args ...]
 
 Without ``-n`` the ranks are those that a launcher has started, or one.  With it, this process
 becomes the launcher of the MPI that mpi4py loads, and starts itself N times without it.  In a Slurm
@@ -11,12 +13,16 @@ allocation ``alamo-mpi run`` takes N from it.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
+
+from alamo_mpi.commandline import split_program
 
 __all__ = ["main", "run"]
 
 RUN = "alamo-mpi run"
+OURS = ("-m", "alamo_mpi")
 
 _EPILOG = """\
 Ranks 1 to N-1 are workers; the program runs once, on rank 0. The usual start is
@@ -31,8 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", add_help=False, help="run a program on the ranks of an MPI job")
+    commands.add_parser("doctor", add_help=False, help="say what works here, and how fast")
+    commands.add_parser("slurm", add_help=False, help="print a batch script for Slurm")
     if arguments[:1] == ["run"]:
         run(arguments[1:], prog=RUN)
+    elif arguments[:1] == ["doctor"]:
+        from alamo_mpi.doctorcommand import doctor
+
+        doctor(arguments[1:])
+    elif arguments[:1] == ["slurm"]:
+        from alamo_mpi.slurmcommand import slurm
+
+        slurm(arguments[1:])
     else:
         parser.parse_args(arguments)
 
@@ -48,7 +64,7 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
         How the user called this, for messages.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    own, program = _split(arguments)
+    own, program = split_program(arguments, valued=("-n", "--wrapper"))
     parser = _run_parser(prog)
     options = parser.parse_args(own)
     if not program:
@@ -57,7 +73,7 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
     if nranks is None and prog == RUN:
         nranks = _ranks_of_allocation()
     if nranks is not None:
-        _start_ranks(nranks, program)
+        _start_ranks(nranks, [*shlex.split(options.wrapper), *_interpreter(), *OURS, *program])
     from alamo_mpi.application import run_program
 
     run_program(program)
@@ -80,13 +96,13 @@ def _ranks_of_allocation() -> int | None:
     return allocation.nranks
 
 
-def _start_ranks(nranks: int, program: Sequence[str]) -> None:
+def _start_ranks(nranks: int, command: Sequence[str]) -> None:
     from alamo_mpi.errors import LaunchError
     from alamo_mpi.mpi.lastwords import refuse
     from alamo_mpi.mpi.launcher import exec_ranks
 
     try:
-        exec_ranks(nranks, [*_interpreter(), "-m", "alamo_mpi", *program])
+        exec_ranks(nranks, command)
     except LaunchError as error:
         refuse(error)
 
@@ -101,7 +117,7 @@ def _interpreter() -> list[str]:
 def _run_parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage=f"{prog} [-h] [--version] [-n N] (app.py | -m MODULE) [ARG ...]",
+        usage=f"{prog} [-h] [--version] [-n N [--wrapper CMD]] (app.py | -m MODULE) [ARG ...]",
         description=_description(),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -111,24 +127,13 @@ def _run_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "-n", dest="nranks", metavar="N", type=_count, help="start N ranks by the MPI's launcher"
     )
+    parser.add_argument(
+        "--wrapper",
+        metavar="CMD",
+        default="",
+        help="with -n: what each rank is started by, such as launch/gpu.sh",
+    )
     return parser
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part our options from the program: a file, or ``-m``, and all that follows."""
-    index = 0
-    while index < len(arguments):
-        word = arguments[index]
-        if word == "--":
-            return list(arguments[:index]), list(arguments[index + 1 :])
-        if word.startswith("-m") or not word.startswith("-"):
-            break
-        index += 2 if word == "-n" else 1
-    own, program = list(arguments[:index]), list(arguments[index:])
-    if program and program[0].startswith("-m"):
-        module = [program[0][2:], *program[1:]] if len(program[0]) > 2 else program[1:]
-        program = ["-m", *module] if module else []
-    return own, program
 
 
 def _count(text: str) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "family_of_library",
     "find_launcher",
     "launch_command",
+    "loaded_library",
     "misfit",
 ]
 
@@ -115,7 +116,7 @@ def find_launcher(environ: Mapping[str, str] | None = None) -> Launcher:
     costs a process of some milliseconds.
     """
     environ = os.environ if environ is None else environ
-    family, library = _loaded_library()
+    family, library = loaded_library()
     override = shlex.split(environ.get("MPIEXEC", ""))
     if override:
         return Launcher(override, family)
@@ -154,7 +155,7 @@ def launch_command(
     environ = os.environ if environ is None else environ
     allocation = allocation_of(environ)
     if allocation is not None and not environ.get("MPIEXEC"):
-        family, _ = _loaded_library()
+        family, _ = loaded_library()
         command = srun_for(family, offered_interfaces(environ), allocation, nranks)
         if command is not None:
             return [*command, *program]
@@ -207,7 +208,7 @@ def misfit() -> LaunchError:
         advice = shlex.join(launch_command(nranks, ["python", "-m", "alamo_mpi", "app.py"]))
     except LaunchError as error:
         advice = str(error)
-    family, library = _loaded_library()
+    family, library = loaded_library()
     return LaunchError(
         f"{nranks} separate programs of one rank were started instead of one program of {nranks} "
         f"ranks ({name}={nranks}): the launcher does not belong to "
@@ -218,10 +219,10 @@ def misfit() -> LaunchError:
 
 def family_of_library() -> str:
     """Return the family of the MPI library of mpi4py, as in `Launcher.family`; starts no MPI."""
-    return _loaded_library()[0]
+    return loaded_library()[0]
 
 
-def _loaded_library() -> tuple[str, str]:
+def loaded_library() -> tuple[str, str]:
     """Return family and path of the MPI library of mpi4py, loading it without MPI_Init."""
     import mpi4py
 

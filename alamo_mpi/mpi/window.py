@@ -25,7 +25,7 @@ from mpi4py import MPI
 from alamo_mpi.core.window import Buffer
 from alamo_mpi.mpi.buffers import Buffers, copy
 
-__all__ = ["MpiWindow"]
+__all__ = ["SPARE_WORD", "MpiWindow"]
 
 #: Largest single transfer: MPI counts are 32 bits in places, whatever the interface says.
 _CHUNK: Final = 1 << 30
@@ -34,8 +34,9 @@ _LONGEST_NAP_S: Final = 1e-3
 #: A rank that was told to look naps up to 1/64 of the time since, so this keeps it quick.
 _WAKE_EVERY_S: Final = 1e-2
 _TOTAL_STORE_ORDER: Final = os.uname().machine in ("x86_64", "AMD64", "i686")
-#: Word of the arena header in which each rank leaves its number while the window is made.
-_PROBE: Final = 56
+#: Word of the arena header that no block uses: each rank leaves its number there while the window
+#: is made, and the doctor measures with it.
+SPARE_WORD: Final = 56
 
 
 class _Scratch(threading.local):
@@ -91,13 +92,13 @@ class MpiWindow:
         if not _TOTAL_STORE_ORDER:
             return maps
         own = memoryview(self._win.tomemory()).cast("B")  # type: ignore[arg-type]
-        own.cast("Q")[_PROBE // 8] = self.rank + 1
+        own.cast("Q")[SPARE_WORD // 8] = self.rank + 1
         self._win.Sync()
         self._comm.Barrier()
         self._win.Sync()
         for rank in sorted(self._near):
             segment = own if rank == self.rank else self._query(rank)
-            if segment is not None and segment.cast("Q")[_PROBE // 8] == rank + 1:
+            if segment is not None and segment.cast("Q")[SPARE_WORD // 8] == rank + 1:
                 maps[rank] = segment
         self._comm.Barrier()
         return maps
@@ -129,6 +130,10 @@ class MpiWindow:
             self._wake_if_far(rank)
         for rank in ranks:
             self._win.Flush(rank)
+
+    def near(self, rank: int) -> bool:
+        """Tell whether a rank shares this one's host, so that its memory needs no help of its."""
+        return rank in self._near
 
     def free(self) -> None:
         """Give the memory back; collective, after the last operation of every rank."""

@@ -20,12 +20,12 @@ from mpi4py import MPI
 from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.lastwords import drain, tell_error
 
-__all__ = ["Communicator", "World", "unlink_shared_memory"]
+__all__ = ["THREAD_LEVELS", "Communicator", "World", "unlink_shared_memory"]
 
 #: For annotations in the rooms that do not import mpi4py.
 Communicator: TypeAlias = MPI.Intracomm
 
-_THREAD_LEVELS = {
+THREAD_LEVELS = {
     MPI.THREAD_SINGLE: "MPI_THREAD_SINGLE",
     MPI.THREAD_FUNNELED: "MPI_THREAD_FUNNELED",
     MPI.THREAD_SERIALIZED: "MPI_THREAD_SERIALIZED",
@@ -245,7 +245,7 @@ def _check_thread_level() -> None:
     if given < MPI.THREAD_MULTIPLE:
         raise LaunchError(
             f"alamo_mpi needs MPI_THREAD_MULTIPLE, but MPI was started with "
-            f"{_THREAD_LEVELS.get(given, given)}. Ask for it before MPI starts: leave "
+            f"{THREAD_LEVELS.get(given, given)}. Ask for it before MPI starts: leave "
             f"mpi4py.rc.thread_level at 'multiple' (its default) and unset "
             f"MPI4PY_RC_THREAD_LEVEL, or call MPI_Init_thread(MPI_THREAD_MULTIPLE) in the host "
             f"program; an MPI that was built without threads cannot give it."

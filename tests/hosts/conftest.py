@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,11 +38,8 @@ class Hosts:
         )
 
 
-def _environment(name: str) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     env = dict(os.environ)
-    # A cluster of this run's own, so that another one on the machine is left alone.
-    env["NETNS_CLUSTER"] = name
-    env["MPIEXEC"] = find_launcher().command[0]
     # For more ranks than cores on one host; here it would put all ranks on the first.
     env.pop("PRTE_MCA_rmaps_default_mapping_policy", None)
     return env
@@ -69,10 +67,20 @@ def _up_and_down(up: list[str], down: list[str], env: dict[str, str]) -> Iterato
 def hosts() -> Iterator[Hosts]:
     """Three hosts; `Hosts.run` takes the arguments of ``netns-cluster mpiexec``."""
     script = str(_need("netns-cluster"))
-    env = _environment(f"alamo-{os.getpid()}")
+    env = _environment()
+    # A cluster of this run's own, so that another one on the machine is left alone.
+    env["NETNS_CLUSTER"] = f"alamo-{os.getpid()}"
+    env["MPIEXEC"] = find_launcher().command[0]
     # The tests' own temporary files must be seen from every host.
     for _ in _up_and_down([script, "up", "-n", "3", "--tmp", "shared"], [script, "down"], env):
         yield Hosts([script, "mpiexec"], env)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """Return a folder that all hosts see: their ``/tmp`` is their own."""
+    with tempfile.TemporaryDirectory(prefix=".hosts-", dir=ROOT) as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +90,12 @@ def slurm() -> Iterator[Hosts]:
     Each node has a ``/tmp`` of its own: Slurm's PMIx keeps sockets there under equal names.
     """
     up = str(_need("slurm-up"))
-    env = dict(os.environ)
+    env = _environment()
+    # As `launch/fabric.sh tcp` does: Open MPI would try UCX first, and is slow over it.
+    env |= {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "tcp,sm,self", "OMPI_MCA_osc": "^ucx"}
     down, shell = str(TESTBED / "slurm-down"), str(TESTBED / "slurm-sh")
-    for _ in _up_and_down([up, "-n", "2"], [down], env):
+    # Job numbers begin anew in each run: what Slurm remembers of them must not be older.
+    purge = [down, "--purge"]
+    subprocess.run(purge, env=env, capture_output=True, timeout=60, check=False)
+    for _ in _up_and_down([up, "-n", "2"], purge, env):
         yield Hosts([shell], env)

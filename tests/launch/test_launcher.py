@@ -44,7 +44,7 @@ def _command(folder: Path, name: str, answer: str) -> Path:
     return path
 
 
-def test_the_launcher_found_is_of_the_loaded_library() -> None:
+def test_the_launcher_found_is_of_theloaded_library() -> None:
     found = find_launcher()
     answer = subprocess.run(
         [*found.command, "--version"], capture_output=True, text=True, check=True
@@ -66,7 +66,7 @@ def test_a_launcher_of_another_library_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only PATH is left to look at: first two strangers there, then the right one."""
-    monkeypatch.setattr(launcher, "_loaded_library", lambda: ("MPICH", ""))
+    monkeypatch.setattr(launcher, "loaded_library", lambda: ("MPICH", ""))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "nowhere"))
     _command(tmp_path / "a", "mpiexec", "mpiexec (Open MPI) 5.0.11")
     _command(tmp_path / "b", "mpirun", "prterun (PRRTE) 3.0.0")
@@ -79,7 +79,7 @@ def test_a_launcher_of_another_library_is_passed_over(
 def test_not_found_names_all_that_was_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "_loaded_library", lambda: ("MPICH", ""))
+    monkeypatch.setattr(launcher, "loaded_library", lambda: ("MPICH", ""))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "nowhere"))
     stranger = _command(tmp_path / "a", "mpiexec", "mpiexec (Open MPI) 5.0.11")
     silent = tmp_path / "a" / "mpirun"

@@ -41,7 +41,11 @@ TOP_LEVEL = {
     "__init__": "top",
     "__main__": "top",
     "application": "top",
+    "batchscript": "top",
     "cli": "top",
+    "commandline": "top",
+    "doctorcommand": "top",
+    "slurmcommand": "top",
 }
 
 #: Room -> rooms that it may import: errors <- core <- mpi <- runtime <- surface <- top.
@@ -52,7 +56,8 @@ MAY_IMPORT = {
     "extras": {"errors", "core", "extras"},
     "runtime": {"errors", "core", "mpi", "runtime"},
     "surface": {"errors", "core", "mpi", "runtime", "extras", "surface"},
-    "top": {"errors", "core", "mpi", "runtime", "extras", "surface", "top"},
+    "doctor": {"errors", "core", "mpi", "runtime", "surface", "doctor"},
+    "top": {"errors", "core", "mpi", "runtime", "extras", "surface", "doctor", "top"},
 }
 
 #: Third-party package -> where it may be imported (folder or file).

@@ -1,0 +1,128 @@
+"""The scripts of ``slurm/``, edited as a user would and submitted to a real Slurm."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.conftest import ROOT, Hosts
+from tests.support.until import until
+
+HERE = ROOT / "tests" / "hosts"
+APP = str(HERE / "app.py")
+
+
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+
+
+class Script:
+    """A script of ``slurm/`` with its three lines edited."""
+
+    def __init__(self, slurm: Hosts, folder: Path, name: str, program: str) -> None:
+        text = (ROOT / "slurm" / name).read_text()
+        text = text.replace("source .venv/", f"source {sys.prefix}/")
+        text = text.replace("launch/gpu.sh", str(ROOT / "launch" / "gpu.sh"))
+        assert "app.py" in text
+        self._slurm = slurm
+        self._path = folder / name
+        self._path.write_text(text.replace("app.py", program))
+        self.folder = folder
+        self.job = ""
+
+    def submit(self, *options: str) -> None:
+        """Submit it; options of the command line win over those of the script."""
+        output = f"--output={self.folder}/out-%a"
+        run = self._slurm.run("sbatch", output, "--time=3", *options, str(self._path), timeout_s=30)
+        assert run.returncode == 0, run
+        self.job = re.findall(r"\d+", run.stdout)[0]
+
+    def run(self, *options: str) -> str:
+        """Submit it, wait for its end, and return its output."""
+        self.submit(*options)
+        until(lambda: self.states() <= ENDED, lambda: (self.states(), self.output()), timeout_s=150)
+        assert self.states() == {"COMPLETED"}, (self.states(), self.output())
+        return self.output()
+
+    def output(self) -> str:
+        """Return what the job has written so far."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("out-*")))
+
+    def states(self) -> set[str]:
+        """Return the state of the job, or of its elements, in Slurm's words."""
+        shown = self._slurm.run("scontrol", "show", "job", self.job, timeout_s=30).stdout
+        return set(re.findall(r"JobState=(\w+)", shown))
+
+
+def test_cpu(slurm: Hosts, shared: Path) -> None:
+    output = Script(slurm, shared, "cpu.sh", APP).run("--ntasks-per-node=3")
+    assert "hosts: node1\n" in output
+    assert "workers: 2" in output
+
+
+def test_nodes(slurm: Hosts, shared: Path) -> None:
+    output = Script(slurm, shared, "nodes.sh", APP).run("--nodes=2", "--ntasks-per-node=2")
+    assert "hosts: node1 node2" in output
+    assert "workers: 3" in output
+
+
+def test_gpu(slurm: Hosts, shared: Path) -> None:
+    """One worker a GPU on both nodes, and a manager with none, whichever way ranks start."""
+    script = Script(slurm, shared, "gpu.sh", str(HERE / "gpus.py"))
+    output = script.run("--nodes=2", "--ntasks-per-node=3", "--gpus-per-node=2")
+    assert "manager sees: ''" in output
+    assert "workers: 4" in output
+    seen = re.findall(r"worker sees: (\w+) (\d)", output)
+    assert seen == [("node1", "0"), ("node1", "1"), ("node2", "0"), ("node2", "1")]
+
+
+def test_array(slurm: Hosts, shared: Path) -> None:
+    script = Script(slurm, shared, "array.sh", APP)
+    output = script.run("--array=0-1", "--ntasks-per-node=2")
+    assert output.count("moved: True") == 2
+
+
+def test_hetero(slurm: Hosts, shared: Path) -> None:
+    output = Script(slurm, shared, "hetero.sh", APP).run()
+    assert "workers: 3" in output
+    assert "hosts: node2" in output
+
+
+def test_requeue(slurm: Hosts, shared: Path) -> None:
+    """Warned before its limit, the program saves and stops, and goes on in a second run."""
+    state = shared / "state"
+    script = Script(slurm, shared, "requeue.sh", f"{HERE / 'stops.py'} {state}")
+    script.submit("--ntasks-per-node=2")
+    until(lambda: Path(f"{state}.waits").exists(), script.output)
+    slurm.run("scancel", "--batch", "--signal=USR1", script.job, timeout_s=30)
+
+    def first_run_gone() -> bool:
+        steps = slurm.run("pgrep", "-f", rf"slurmste[p]d: \[{script.job}\.", timeout_s=30)
+        return script.states() == {"PENDING"} and steps.returncode == 1
+
+    # Slurm gives the node two minutes to clean up, and the second run has the same step numbers.
+    until(first_run_gone, script.states)
+    slurm.run("scontrol", "update", f"JobId={script.job}", "StartTime=now", timeout_s=30)
+    until(lambda: "done at 100" in script.output(), script.output)
+    assert re.findall(r"run (\d) begins at (\d+)", script.output()) == [("0", "0"), ("1", "51")]
+    assert "saved at 50" in script.output()
+    until(lambda: script.states() <= ENDED, script.states)
+    assert script.states() == {"COMPLETED"}, script.output()
+
+
+@pytest.mark.parametrize("signal", ["INT", "TERM"])
+def test_scancel(slurm: Hosts, shared: Path, signal: str) -> None:
+    """The job ends, and with it all of its ranks."""
+    state = shared / "state"
+    script = Script(slurm, shared, "cpu.sh", f"{HERE / 'stops.py'} {state}")
+    script.submit("--ntasks-per-node=2")
+    until(lambda: Path(f"{state}.waits").exists(), script.output)
+    options = ["--signal=INT"] if signal == "INT" else []
+    slurm.run("scancel", *options, script.job, timeout_s=30)
+    until(lambda: script.states() <= {"FAILED", "CANCELLED"}, script.states)
+    assert ("saved at 50" in script.output()) == (signal == "INT")
+    # Brackets, or it would find itself.
+    left = slurm.run("pgrep", "-f", f"{shared}/[s]tate", timeout_s=30)
+    assert left.returncode == 1, left.stdout
