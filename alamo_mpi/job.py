@@ -12,7 +12,6 @@ from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.placed import ranks_for
 from alamo_mpi.runtime.confined import THREAD_VARIABLES
-from alamo_mpi.runtime.jobcall import JobCall, Terms
 from alamo_mpi.task import Accesses, Task, _Function
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ class _Job(_Function):
         _check_launch(launch, target, plain=cwd is None and not env)
         directory = None if cwd is None else os.path.abspath(os.fspath(cwd))
         Task.__init__(self, batch, *callback, reads, writes)
+        from alamo_mpi.runtime.jobcall import JobCall, Terms  # most programs have no jobs
+
         terms = Terms(self._uid, directory, _checked_env(env), launch, timeout, bool(check))
         self._function = JobCall(target, terms)
         self._arguments = arguments

@@ -27,7 +27,7 @@ from alamo_mpi.mpi.world import Communicator, World
 from alamo_mpi.runtime import jobwrapper
 from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.jobranks import Leading, Members
-from alamo_mpi.runtime.spool import Spilled
+from alamo_mpi.runtime.spool import Output
 
 __all__ = ["WRAPPER", "JobSite", "here"]
 
@@ -91,7 +91,7 @@ class JobSite:
         world: World,
         send: Callable[[int, Any], None],
         poll: Callable[[], bool],
-        take_output: Callable[[], tuple[bytes | Spilled, bytes | Spilled]],
+        take_output: Callable[[], tuple[Output, Output]],
         stderr: int = 2,
     ) -> None:
         global _here

@@ -9,7 +9,7 @@ from typing import Any
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime.backoff import longest_nap_s
 from alamo_mpi.runtime.capture import Capture
-from alamo_mpi.runtime.jobsite import JobSite
+from alamo_mpi.runtime.jobplace import JobPlace
 from alamo_mpi.runtime.spool import Spilled
 from alamo_mpi.runtime.worker import Worker
 
@@ -70,5 +70,5 @@ def local_worker(
 ) -> tuple[Worker, LocalOutput]:
     """Return a worker for this process, and what captures its tasks' output."""
     output = LocalOutput()
-    site = JobSite(world, send, poll, output.take)
-    return Worker(0, send, poll, lambda: False, output, site, longest_nap_s(True)), output
+    jobs = JobPlace(world, send, poll, output.take)
+    return Worker(0, send, poll, lambda: False, output, jobs, longest_nap_s(True)), output

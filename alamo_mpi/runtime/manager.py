@@ -468,7 +468,7 @@ class Manager:
         self._driver.stop()
         ends.give_back()
         if self._local is not None:
-            self._local.site.close()
+            self._local.jobs.close()
         if self._output is not None:
             self._output.close()
         if answered:

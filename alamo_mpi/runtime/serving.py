@@ -17,7 +17,7 @@ from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime import ends, pool, service
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
-from alamo_mpi.runtime.jobsite import JobSite
+from alamo_mpi.runtime.jobplace import JobPlace
 from alamo_mpi.runtime.remote import RemoteService, first_uid
 from alamo_mpi.runtime.runners import INTERRUPT_SIGNAL
 from alamo_mpi.runtime.worker import MANAGER, Worker
@@ -82,7 +82,7 @@ class _Service:
                 nap = _SERVICE_NAP_LATE_S if late else _SERVICE_NAP_S
                 time.sleep(_SERVICE_NAP_MOVING_S if self._moving() else nap)
                 self._poll()
-                self._worker.site.watch()
+                self._worker.jobs.watch()
                 late = report.pending
                 if late:
                     report.flush_if_late()
@@ -128,8 +128,8 @@ def serve(world: World) -> None:
         return transport.moving
 
     nap_s = longest_nap_s(world.one_node)
-    site = JobSite(world, transport.send, poll, capture.take, capture.real_stderr)
-    worker = Worker(world.rank, transport.send, poll, moving, capture, site, nap_s)
+    jobs = JobPlace(world, transport.send, poll, capture.take, capture.real_stderr)
+    worker = Worker(world.rank, transport.send, poll, moving, capture, jobs, nap_s)
     pool.wake_with(transport.send)
     restore = _set_up_interruption(worker)
     interval = sys.getswitchinterval()
@@ -146,7 +146,7 @@ def serve(world: World) -> None:
         ends.give_back()
         worker.runners.stop()
         service_thread.stop()
-        site.close()
+        jobs.close()
         sys.setswitchinterval(interval)
         restore()
         transport.close()

@@ -46,7 +46,7 @@ from alamo_mpi.errors import InternalError
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.execute import Executor, Output, Work, uid_of
 from alamo_mpi.runtime.inputs import Inputs
-from alamo_mpi.runtime.jobsite import JobSite
+from alamo_mpi.runtime.jobplace import JobPlace
 from alamo_mpi.runtime.remote import RemoteService
 from alamo_mpi.runtime.report import Report
 from alamo_mpi.runtime.runners import Guard, Interruption, Runners
@@ -106,7 +106,7 @@ class Worker:
         Tells whether a large message is under way.
     output
         Captures what tasks write.
-    site
+    jobs
         Where ranks of jobs are started.
     longest_s
         Longest nap of a runner.
@@ -119,11 +119,11 @@ class Worker:
         poll: Callable[[], bool],
         moving: Callable[[], bool],
         output: Output,
-        site: JobSite,
+        jobs: JobPlace,
         longest_s: float,
     ) -> None:
         self.rank = rank
-        self.site = site
+        self.jobs = jobs
         self.stopped = False
         self.turn = Turn()
         self.runners = Runners(self, poll, longest_s)
@@ -147,7 +147,7 @@ class Worker:
     @property
     def has_work(self) -> bool:
         """Whether a chunk, or a rank of a job, is here to be run."""
-        return bool(self._inbox or self.site.members)
+        return bool(self._inbox) or self.jobs.has_work
 
     @property
     def waits(self) -> bool:
@@ -177,7 +177,7 @@ class Worker:
             with self.executor.capturing():
                 # Those that have waited go first.
                 while self.has_work and not self.turn.returning:
-                    if self.site.members:
+                    if self.jobs.has_work:
                         self._run_member(guard)
                     else:
                         self._run(self._inbox[0], guard)
@@ -192,16 +192,17 @@ class Worker:
         # Noted before it leaves the inbox: a recall or interruption finds it in either place.
         self._begun[work.run.chunk] = work
         self._inbox.popleft()
-        self.site.lead(work)
+        self.jobs.lead(work)
         with sit(_Seat(self, work)):
             self.executor.run(work)
         del self._begun[work.run.chunk]
         self._inputs.release(work.remote)
 
     def _run_member(self, guard: Guard | None) -> None:
-        work = self.site.members.begin(threading.get_ident(), guard)
+        site = self.jobs.site
+        work = site.members.begin(threading.get_ident(), guard)
         with sit(_Seat(self, work)):
-            self.site.members.run(self.site, work)
+            site.members.run(site, work)
 
     @contextlib.contextmanager
     def suspended(self, work: Work) -> Iterator[None]:
@@ -241,7 +242,7 @@ class Worker:
             with self._giving_back:
                 self._send(MANAGER, Returned(self._give_back(None)))
         elif isinstance(message, Interrupt):
-            if not self.site.members.interrupt(message.chunks):
+            if not self.jobs.interrupt(message.chunks):
                 self._interrupt(message.chunks)
         elif isinstance(message, Fetch):
             self._send(source, Value(message.key, self.executor.kept.find(message.key)))
@@ -258,7 +259,7 @@ class Worker:
             _configure(message)
         elif isinstance(message, Stop):
             self.stopped = True
-        elif not (self.site.dispatch(source, message) or isinstance(message, Wake)):
+        elif not (self.jobs.dispatch(source, message) or isinstance(message, Wake)):
             raise InternalError(f"rank {self.rank} cannot handle {message} from rank {source}")
 
     def _hand_on(self, message: Ended | Answer | Over) -> None:
