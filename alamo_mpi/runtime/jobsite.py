@@ -127,7 +127,9 @@ class JobSite:
                 with contextlib.suppress(OSError):
                     os.killpg(group, signal.SIGKILL)
         elif isinstance(message, SpawnTurn):
-            self.turn.set()
+            # A turn may come after its job has stopped waiting for it.
+            if self.work is not None and self.work.run.chunk == message.job:
+                self.turn.set()
         elif isinstance(message, Join):
             self.members.join(source, message)
         elif isinstance(message, Part):

@@ -8,7 +8,7 @@ writes, what it says to its process manager, and how it ends.  Frames in both di
 
     letter | uint32 length | body
 
-    H hello: (token, rank, pid, host)              J job: what to run
+    H hello: token and rank, as text               J job: what to run
     P a piece of the program's PMI lines           P a piece of PMI lines for the program
     I, F MPI_Init, MPI_Finalize was called         K end the program, after so many seconds
     A MPI_Abort was called, with this status
@@ -415,7 +415,7 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     wrapper = _Wrapper(_connect(addresses))
     signal.signal(signal.SIGTERM, wrapper.on_sigterm)
-    wrapper.send(b"H", marshal.dumps((token, rank, os.getpid(), socket.gethostname())))
+    wrapper.send(b"H", f"{token} {rank}".encode())
     wrapper.await_job()
     if wrapper.job["mode"] in ("relay", "watch"):
         wrapper.upstream = socket.socket(fileno=int(os.environ["PMI_FD"]))
