@@ -26,16 +26,27 @@ class Hosts:
 
     def run(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command on the hosts; kills it, and fails, past the time limit."""
-        return subprocess.run(
+        with self.start(*arguments, timeout_s=timeout_s) as run:
+            stdout, stderr = run.communicate()
+        return subprocess.CompletedProcess(run.args, run.returncode, stdout, stderr)
+
+    def start(self, *arguments: str, timeout_s: float = 300) -> subprocess.Popen[str]:
+        """Start a command on the hosts; it is killed past the time limit."""
+        return subprocess.Popen(
             ["timeout", "-k", "5", str(timeout_s), *self._command, *arguments],
             cwd=ROOT,
             env=self._env,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            check=False,
         )
+
+    def kill_node(self, name: str) -> None:
+        """Kill every process on a host, as its crash would."""
+        script = str(TESTBED / "netns-cluster")
+        subprocess.run([script, "kill-node", name], env=self._env, check=True, capture_output=True)
 
 
 def _environment() -> dict[str, str]:
@@ -97,5 +108,5 @@ def slurm() -> Iterator[Hosts]:
     # Job numbers begin anew in each run: what Slurm remembers of them must not be older.
     purge = [down, "--purge"]
     subprocess.run(purge, env=env, capture_output=True, timeout=60, check=False)
-    for _ in _up_and_down([up, "-n", "2"], purge, env):
+    for _ in _up_and_down([up, "-n", "2", "-c", "8"], purge, env):
         yield Hosts([shell], env)

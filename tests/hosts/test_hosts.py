@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from alamo_mpi.mpi.launcher import find_launcher
 from tests.hosts.conftest import ROOT, Hosts
+from tests.support.until import until
 
 PYTHON = sys.executable
 NEAR = str(ROOT / "tests" / "hosts" / "near.py")
@@ -38,6 +43,60 @@ def test_tasks_run_where_their_data_is(hosts: Hosts, name: str) -> None:
 def test_an_error_ends_all_hosts(hosts: Hosts) -> None:
     run = hosts.run(*ON_THREE, PYTHON, "-m", "alamo_mpi", APP + ".missing", timeout_s=60)
     assert run.returncode not in (0, 124, 137), run
+
+
+def test_data_moves_between_workers_and_not_through_rank_0(hosts: Hosts) -> None:
+    program = str(ROOT / "tests" / "hosts" / "traffic.py")
+    run = hosts.run(*ON_THREE, PYTHON, "-m", "alamo_mpi", program, timeout_s=90)
+    assert run.returncode == 0, run
+    lines = dict(re.findall(r"(\w+): (.*)", run.stdout))
+    assert set(lines) == {"results", "dictionary"}
+    for how, line in lines.items():
+        found = re.fullmatch(r"(\d+) made on node2 node3 rank 0 saw (\d+)", line)
+        assert found, (how, line)
+        moved, seen = int(found[1]) // 2, int(found[2])
+        assert seen < moved // 8, (how, line)
+
+
+@pytest.mark.parametrize("part", ["share", "hammer"])
+def test_a_dictionary_of_all_ranks_on_three_hosts(hosts: Hosts, part: str) -> None:
+    program = str(ROOT / "tests" / "support" / "ddict_spmd.py")
+    run = hosts.run(*ON_THREE, PYTHON, program, part, "2", timeout_s=100)
+    assert run.returncode == 0, run
+    assert run.stdout.count(f"{part} ok") == 3
+
+
+def test_the_doctor_between_hosts(hosts: Hosts) -> None:
+    run = hosts.run(*ON_THREE, PYTHON, "-m", "alamo_mpi.cli", "doctor", "--json", timeout_s=100)
+    assert run.returncode == 0, run
+    told = {finding["name"]: finding for finding in json.loads(run.stdout)["findings"]}
+    assert told["ranks"]["meaning"] == "3 ranks: node1 x 1, node2 x 1, node3 x 1."
+    for target in ("idle", "computing"):
+        assert told[f"RMA, between hosts, target {target}"]["verdict"] != "broken"
+
+
+def test_a_host_that_crashes_ends_the_program(hosts: Hosts, shared: Path) -> None:
+    state = shared / "state"
+    program = str(ROOT / "tests" / "hosts" / "stops.py")
+    command = (PYTHON, "-m", "alamo_mpi", program, str(state))
+    with hosts.start(*ON_THREE, *command, timeout_s=60) as run:
+        until(Path(f"{state}.waits").exists, lambda: run.poll())
+        began = time.monotonic()
+        hosts.kill_node("node3")
+        stdout, stderr = run.communicate()
+    assert time.monotonic() - began < 30, (stdout, stderr)
+    assert "done" not in stdout
+    assert run.returncode not in (124, 137), (stdout, stderr)
+    # Open MPI's launcher says what happened, and returns 0.
+    assert run.returncode != 0 or find_launcher().family == "Open MPI", (stdout, stderr)
+
+
+def test_a_host_that_is_not_there(hosts: Hosts) -> None:
+    where = ("-n", "2", "--ppn", "1", "--hosts", "node1,node9", "--")
+    run = hosts.run(*where, PYTHON, "-m", "alamo_mpi", APP, timeout_s=60)
+    assert run.returncode not in (0, 124, 137), run
+    assert "node9" in run.stderr
+    assert "workers" not in run.stdout
 
 
 def test_the_batch_suite_on_three_hosts(hosts: Hosts) -> None:

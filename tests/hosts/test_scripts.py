@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,12 @@ class Script:
         self.folder = folder
         self.job = ""
 
+    def replace(self, old: str, new: str) -> None:
+        """Edit it further."""
+        text = self._path.read_text()
+        assert old in text
+        self._path.write_text(text.replace(old, new))
+
     def submit(self, *options: str) -> None:
         """Submit it; options of the command line win over those of the script."""
         output = f"--output={self.folder}/out-%a"
@@ -54,6 +62,16 @@ class Script:
         """Return the state of the job, or of its elements, in Slurm's words."""
         shown = self._slurm.run("scontrol", "show", "job", self.job, timeout_s=30).stdout
         return set(re.findall(r"JobState=(\w+)", shown))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limited(slurm: Hosts) -> Iterator[Script]:
+    """A job that runs into the shortest limit that Slurm has, while the other tests run."""
+    with tempfile.TemporaryDirectory(prefix=".hosts-", dir=ROOT) as name:
+        folder = Path(name)
+        script = Script(slurm, folder, "cpu.sh", f"{HERE / 'stops.py'} {folder}/state")
+        script.submit("--ntasks-per-node=2", "--time=1")
+        yield script
 
 
 def test_cpu(slurm: Hosts, shared: Path) -> None:
@@ -126,3 +144,23 @@ def test_scancel(slurm: Hosts, shared: Path, signal: str) -> None:
     # Brackets, or it would find itself.
     left = slurm.run("pgrep", "-f", f"{shared}/[s]tate", timeout_s=30)
     assert left.returncode == 1, left.stdout
+
+
+def test_the_time_limit(slurm: Hosts, limited: Script) -> None:
+    """Without a warning asked for, all ranks are ended, and nothing is saved."""
+    until(lambda: limited.states() <= ENDED, limited.states, timeout_s=150)
+    assert limited.states() == {"TIMEOUT"}
+    assert "DUE TO TIME LIMIT" in limited.output()
+    left = slurm.run("pgrep", "-f", f"{limited.folder}/[s]tate", timeout_s=30)
+    assert left.returncode == 1, left.stdout
+
+
+def test_in_an_allocation_the_number_of_ranks_can_be_given(slurm: Hosts, shared: Path) -> None:
+    script = Script(slurm, shared, "cpu.sh", f"-n 5 {APP}")
+    assert "workers: 4" in script.run("--ntasks-per-node=3")
+
+
+def test_mpiexec_inside_a_batch_job(slurm: Hosts, shared: Path) -> None:
+    script = Script(slurm, shared, "nodes.sh", APP)
+    script.replace("alamo-mpi run", "mpiexec -n 4 python -m alamo_mpi")
+    assert "hosts: node1 node2" in script.run("--nodes=2", "--ntasks-per-node=2")
