@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         InternalError,
         JobError,
         LaunchError,
+        QueueClosedError,
+        QueueDestroyedError,
+        QueueMemoryError,
         RemoteError,
         RemoteTraceback,
         SerializationError,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
         WorkersBusyError,
     )
     from alamo_mpi.handle import AsyncDict
+    from alamo_mpi.queue import Queue
     from alamo_mpi.runtime.device import gpus
     from alamo_mpi.session import init, serve
     from alamo_mpi.task import Task
@@ -59,6 +63,10 @@ __all__ = [
     "JobError",
     "LaunchError",
     "Policy",
+    "Queue",
+    "QueueClosedError",
+    "QueueDestroyedError",
+    "QueueMemoryError",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
@@ -79,6 +87,7 @@ _HOMES = {
     "DDict": "ddict",
     "DataAccess": "core.access",
     "Policy": "core.policy",
+    "Queue": "queue",
     "Task": "task",
     "gpus": "runtime.device",
     "init": "session",

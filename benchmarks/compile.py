@@ -8,6 +8,10 @@ the clock, and of the processor, which other programs on the machine disturb les
 
 from __future__ import annotations
 
+import pathorder  # noqa: F401 - first of all, see there
+
+# isort: split
+
 import argparse
 import gc
 import json

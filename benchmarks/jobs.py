@@ -9,6 +9,10 @@ Comm.Spawn has its parent in a world of its own, as this program may not be the 
 
 from __future__ import annotations
 
+import pathorder  # noqa: F401 - first of all, see there
+
+# isort: split
+
 import statistics
 import subprocess
 import sys

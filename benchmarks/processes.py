@@ -8,6 +8,10 @@ The rounds of the two alternate, so that what else the machine does meets both a
 
 from __future__ import annotations
 
+import pathorder  # noqa: F401 - first of all, see there
+
+# isort: split
+
 import statistics
 import subprocess
 import sys

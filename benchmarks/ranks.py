@@ -9,6 +9,10 @@ imports Python's modules; what this package adds to each rank must stay the same
 
 from __future__ import annotations
 
+import pathorder  # noqa: F401 - first of all, see there
+
+# isort: split
+
 import argparse
 import os
 import statistics

@@ -7,6 +7,10 @@ taken.  The cost of making the programs, graphs included, is given apart.
 
 from __future__ import annotations
 
+import pathorder  # noqa: F401 - first of all, see there
+
+# isort: split
+
 import argparse
 import cProfile
 import pstats

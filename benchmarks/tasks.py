@@ -11,6 +11,10 @@ benchmark ran.
 
 from __future__ import annotations
 
+import pathorder  # noqa: F401 - first of all, see there
+
+# isort: split
+
 import argparse
 import json
 import os

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from alamo_mpi.errors import DDictFullError
 
@@ -32,6 +33,9 @@ _LARGEST_OWN_EXTENT = 1 << 20  # units: 64 MiB
 _FIRST_FOREIGN_EXTENT = 4 * at.PAGE_UNITS
 _LARGEST_FOREIGN_EXTENT = 1 << 14  # units: 1 MiB
 _JOINED_WRITE = 1 << 16
+#: So many blocks of up to so many units are returned to another rank together.
+_MOST_DUE = 8
+_LARGEST_DUE = 64  # units: 4 KiB
 _SCATTER = 0x9E3779B97F4A7C15  # odd: a bijection of 64-bit words, and of their low bits
 #: Blocks of up to this many units are cut from the heap so many at a time.
 _LARGEST_SLICED = 16
@@ -59,6 +63,15 @@ def _lengths(frames: Sequence[Buffer]) -> bytes:
     return b"".join([len(frame).to_bytes(8, "little") for frame in frames])
 
 
+class _Chain(NamedTuple):
+    """Blocks that are linked for a return list: the youngest, where the oldest is, how many."""
+
+    pointer: int
+    rank: int
+    offset: int
+    nblocks: int
+
+
 class Allocator:
     """The manager of one rank.
 
@@ -76,6 +89,7 @@ class Allocator:
         self._manager = window.rank
         self._quotas: dict[int, Quota] = {}  #: of dictionaries that have a bound, by uid
         self._count = 0  #: of sequences given
+        self._due: dict[int, _Chain] = {}  #: by manager, what `retire_soon` has not yet returned
         self._arenas: dict[int, Arena] = {}
         self._end = window.nbytes // at.UNIT
 
@@ -188,11 +202,42 @@ class Allocator:
         if manager == self._manager:
             self._free(pointer & at.ADDRESS_MASK, uid, shape & 0xFFFFFFFF, key & 0xFFFFFFFF)
             return
-        pointer &= ~at.FROZEN
+        self._push(manager, _Chain(pointer & ~at.FROZEN, rank, offset, 1))
+
+    def retire_soon(self, pointer: int) -> None:
+        """Return a block as `retire` does, a small one perhaps later, with others.
+
+        A few blocks of another manager may wait for more, until `settle`.
+        """
+        rank, offset = at.place(pointer)
+        window = self._window
+        uid, _, shape, key = window.words(rank, offset + at.UID, 4)
+        manager, units = shape >> 32, shape & 0xFFFFFFFF
+        if manager == self._manager:
+            self._free(pointer & at.ADDRESS_MASK, uid, units, key & 0xFFFFFFFF)
+            return
+        due = self._due.pop(manager, None)
+        if due is None:
+            due = _Chain(pointer, rank, offset, 1)
+        else:
+            window.write_word(rank, offset + at.NEXT, due.pointer)
+            due = _Chain(pointer, due.rank, due.offset, due.nblocks + 1)
+        if units > _LARGEST_DUE or due.nblocks == _MOST_DUE:
+            self._push(manager, due)
+        else:
+            self._due[manager] = due
+
+    def settle(self) -> None:
+        """Return what `retire_soon` has left."""
+        while self._due:
+            self._push(*self._due.popitem())
+
+    def _push(self, manager: int, chain: _Chain) -> None:
+        window = self._window
         head = window.word(manager, at.RETURNED)
         while True:
-            window.write_word(rank, offset + at.NEXT, head)
-            seen = window.compare_and_swap(manager, at.RETURNED, head, pointer)
+            window.write_word(chain.rank, chain.offset + at.NEXT, head)
+            seen = window.compare_and_swap(manager, at.RETURNED, head, chain.pointer)
             if seen == head:
                 return
             head = seen

@@ -34,6 +34,8 @@ _LONGEST_NAP_S: Final = 1e-3
 #: A rank that was told to look naps up to 1/64 of the time since, so this keeps it quick.
 _WAKE_EVERY_S: Final = 1e-2
 _TOTAL_STORE_ORDER: Final = os.uname().machine in ("x86_64", "AMD64", "i686")
+#: Stands in a result until the operation has put its own there; if that is the same, one waits.
+_PENDING: Final = 0xA5C396F10B7D2E49
 #: Word of the arena header that no block uses: each rank leaves its number there while the window
 #: is made, and the doctor measures with it.
 SPARE_WORD: Final = 56
@@ -44,7 +46,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.origin, self.compare, self.result = (array("Q", [0]) for _ in range(3))
-        self.specs = [[word, 1, MPI.UINT64_T] for word in (self.origin, self.compare, self.result)]
+        self.specs = [(word, MPI.UINT64_T) for word in (self.origin, self.compare, self.result)]
 
 
 class MpiWindow:
@@ -72,6 +74,7 @@ class MpiWindow:
         self.wake: Callable[[int], None] = _nobody
         #: Ranks on this node: what is done to their memory needs no help of theirs.
         self._near = frozenset(_neighbours(comm))
+        self.one_node = len(self._near) == self.size
         #: When each of the others was last told to look often.
         self._woken = [0.0] * self.size
         self._win = _allocate(comm, nbytes)
@@ -80,6 +83,10 @@ class MpiWindow:
         self._maps: list[memoryview | None] = self._map()
         self._words = [None if m is None else m.cast("Q") for m in self._maps]
         self.direct = [m is not None for m in self._maps]
+        #: Ranks for which MPI does atomics by the processor: they are complete when MPI returns,
+        #: and a flush would take twice their time.
+        shared = sum(self.direct) > 1
+        self._at_once = [shared and mapped for mapped in self.direct]
         self._buffers = Buffers()
         # One rank alone needs no atomics: its own changes are made one at a time (`Pool.lock`).
         self._alone = self._words[0] if self.size == 1 else None
@@ -259,9 +266,9 @@ class MpiWindow:
         scratch.origin[0] = desired
         scratch.compare[0] = expected
         origin, compare, result = scratch.specs
+        scratch.result[0] = _PENDING
         self._win.Compare_and_swap(origin, compare, result, rank, offset)
-        self._flush(rank)
-        return scratch.result[0]
+        return self._outcome(scratch.result, rank)
 
     def swap_many(self, swaps: Sequence[tuple[int, int, int, int]]) -> list[int]:
         """Swap words."""
@@ -288,9 +295,15 @@ class MpiWindow:
         scratch = self._scratch
         scratch.origin[0] = delta & 0xFFFFFFFFFFFFFFFF
         origin, _, result = scratch.specs
+        scratch.result[0] = _PENDING
         self._win.Fetch_and_op(origin, result, rank, offset, MPI.SUM)
-        self._flush(rank)
-        return scratch.result[0]
+        return self._outcome(scratch.result, rank)
+
+    def _outcome(self, result: array[int], rank: int) -> int:
+        """Return what an atomic has found, when it is complete."""
+        if result[0] == _PENDING or not self._at_once[rank]:
+            self._flush(rank)
+        return result[0]
 
     # -- other ----------------------------------------------------------
 

@@ -13,7 +13,7 @@ from tests.support.mpirun import ROOT
 
 @pytest.fixture(scope="module")
 def table() -> ModuleType:
-    path = ROOT / "benchmarks" / "taskbench" / "table.py"
+    path = ROOT / "benchmarks" / "shared" / "taskbench" / "table.py"
     spec = importlib.util.spec_from_file_location("taskbench_table", path)
     assert spec is not None
     assert spec.loader is not None

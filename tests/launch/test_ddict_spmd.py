@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.mpirun import ROOT, launcher, mpirun
+from tests.support.mpirun import APART, ROOT, launcher, mpirun, run_part
 
 pytestmark = pytest.mark.slow
 
 PROGRAM = str(ROOT / "tests" / "support" / "ddict_spmd.py")
-#: MPICH's way to make each rank a host of its own, reached over TCP.
-APART = {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self"}
 
 
 def run(nranks: int, part: str, seconds: float, **env: str) -> None:
-    done = mpirun(nranks, [PROGRAM, part, str(seconds)], timeout_s=150.0, env=env)
-    assert not done.timed_out, done
-    assert done.rc == 0, done
-    assert done.stdout.count(f"{part} ok") == nranks, done
+    run_part(PROGRAM, nranks, part, seconds, **env)
 
 
 @pytest.mark.parametrize("nranks", [1, 2, 4])

@@ -295,3 +295,15 @@ def _executable(pid: int) -> str:
         return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
     except OSError:
         return ""
+
+
+#: MPICH's way to make each rank a host of its own, reached over TCP.
+APART = {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self"}
+
+
+def run_part(program: str, nranks: int, part: str, seconds: float, **env: str) -> None:
+    """Run a part of a program of `tests/support/spmd.py`: every rank must say that it is well."""
+    done = mpirun(nranks, [program, part, str(seconds)], timeout_s=150.0, env=env)
+    assert not done.timed_out, done
+    assert done.rc == 0, done
+    assert done.stdout.count(f"{part} ok") == nranks, done

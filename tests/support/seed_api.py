@@ -64,7 +64,7 @@ CLASSES: tuple[str, ...] = (
 )
 
 #: Announced; absent until it works.
-PLANNED: frozenset[str] = frozenset({"Queue"})
+PLANNED: frozenset[str] = frozenset()
 
 #: Parameter -> how the package differs from the document, and why.
 DEVIATIONS: dict[str, str] = {

@@ -213,6 +213,21 @@ def test_return_list_loses_nothing() -> None:
         assert owner.free_nbytes == free + nbytes
 
 
+@pytest.mark.parametrize("nbytes", [10, 2000, 9000])
+def test_what_is_retired_soon_comes_back_in_any_case(nbytes: int) -> None:
+    one, other = pool(2, 1 << 20)
+    pointers = [one.write_block(UID, 0, b"", bytes(nbytes)) for _ in range(20)]
+    free = one.free_nbytes
+    for pointer in pointers[:19]:
+        other.retire_soon(pointer)
+    assert one.reclaim() == (19 if nbytes > 4096 else 16)
+    other.settle()
+    other.settle()
+    assert one.reclaim() == (0 if nbytes > 4096 else 3)
+    one.retire_soon(pointers[19])  # its own, at once
+    assert one.free_nbytes - free == 20 * -(-(nbytes + 64) // 64) * 64
+
+
 def test_page_memory_stays_page_memory() -> None:
     (allocator,) = pool(1, 1 << 20)
     content = bytes(at.PAGE_BUCKETS * at.BUCKET_BYTES)

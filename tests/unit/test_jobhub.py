@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from alamo_mpi.runtime.turns import Turns
 
 from alamo_mpi.core.messages import Turn
 from alamo_mpi.runtime.jobhub import Hub, Part
 from alamo_mpi.runtime.joboutput import JobOutput
 from alamo_mpi.runtime.jobwrapper import HEAD, frames
-from alamo_mpi.runtime.turns import Turns
 
 
 @pytest.fixture
