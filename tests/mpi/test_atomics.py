@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,14 +15,15 @@ MASK = (1 << 64) - 1
 
 
 @pytest.fixture(params=[0, 1, -1], ids=["own", "next", "last"])
-def word(request: pytest.FixtureRequest) -> tuple[int, int]:
+def word(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """A word of some rank that nobody else uses, with 0 in it."""
     home = pool.current()
     with home.lock:
         block = home.allocator.write_block(1, 0, b"", bytes(8), on=request.param % home.size)
-    request.addfinalizer(lambda: home.allocator.retire(block))
     rank, offset = place(block)
-    return rank, offset + CONTENT
+    yield rank, offset + CONTENT
+    with home.lock:
+        home.allocator.retire(block)
 
 
 # The second is what stands in a result before MPI has put its own there.
