@@ -182,6 +182,14 @@ def test_linearizable(seed: int, nclients: int) -> None:
     assert before - rings * nclients <= world.free_nbytes() <= before
 
 
+@pytest.mark.parametrize("seed", range(150))
+def test_full_and_empty_are_true(seed: int) -> None:
+    """Single items on the tiniest rings, where a reader is overtaken by whole laps."""
+    world = World(seed, 4, seed % 3)
+    world.interleaver.run([script(world, rank, seed, 7, limit=1) for rank in range(4)])
+    world.check()
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_closing_has_its_place_in_the_order(seed: int) -> None:
     world = World(seed, 3)
