@@ -114,8 +114,12 @@ class Recall(NamedTuple):
 
 
 class Interrupt(NamedTuple):
-    """Give up the running task of one of these chunks, and drop their other tasks."""
+    """Give up the running task of one of these chunks, and drop their other tasks.
 
+    From the leader of a job without processes: give up your rank of it.
+    """
+
+    #: Numbers of chunks; from a leader, of its job.
     chunks: list[int]
 
 

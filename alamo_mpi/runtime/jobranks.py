@@ -196,14 +196,13 @@ class Members:
         """Note what the main thread is to run."""
         self._joined.append((source, message))
 
-    def interrupt(self, jobs: Sequence[int]) -> bool:
-        """Give up the rank of one of these jobs; return whether there is one."""
+    def interrupt(self, jobs: Sequence[int]) -> None:
+        """Give up the rank of one of these jobs, if there is one."""
         mine = {message.job for _, message in self._joined} | {self._running}
         found = mine.intersection(jobs)
         self._given_up |= found
         if self._running in found:
             _interrupt_main_thread()
-        return bool(found)
 
     def run(self, site: JobSite, executor: Executor) -> None:
         """Run the rank that has waited longest, on the main thread and inside `capturing`."""

@@ -151,8 +151,10 @@ class Worker:
         elif isinstance(message, Recall):
             self._send(MANAGER, Returned(self._give_back(None)))
         elif isinstance(message, Interrupt):
-            if not self.site.members.interrupt(message.chunks):
+            if source == MANAGER:
                 self._interrupt(set(message.chunks))
+            else:  # the leader of a job that a rank of runs here
+                self.site.members.interrupt(message.chunks)
         elif isinstance(message, Fetch):
             self._send(source, Value(message.key, self.executor.kept.find(message.key)))
         elif isinstance(message, Value):
