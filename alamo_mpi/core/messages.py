@@ -140,7 +140,8 @@ class Recall(NamedTuple):
 class Interrupt(NamedTuple):
     """Give up tasks of these chunks, and give back all that were not started.
 
-    chunk -> positions to be given up, None for all.
+    chunk -> positions to be given up, None for all.  From the leader of a job without processes:
+    its job, for your rank of it.
     """
 
     chunks: dict[int, list[int] | None]

@@ -68,7 +68,9 @@ class JobCall:
         assert work is not None
         if terms.launch == "ranks":
             return self._on_ranks(site, work, arguments)
-        gang, job = work.run.gang, work.run.chunk
+        # Chunks of two batches may have one number; tasks have not.
+        gang, job = work.run.gang, terms.uid
+        site.job = job
         hosts = [site.world.hosts[rank] for rank in gang]
         launcher = launcher_of(terms.launch, site, job)
 
@@ -93,7 +95,7 @@ class JobCall:
         assert callable(self._target)
         terms = self._terms
         call = RanksCall(terms.uid, self.__name__, self._target, arguments, terms.timeout_s)
-        return run_on_ranks(site, work.run.gang, work.run.chunk, call)
+        return run_on_ranks(site, work.run.gang, terms.uid, call)
 
     def _part(self, arguments: Sequence[Any]) -> Part:
         terms = self._terms

@@ -54,9 +54,10 @@ class JobPlace:
         if work.run.gang:
             self.site.lead(work)
 
-    def interrupt(self, jobs: Iterable[int]) -> bool:
-        """Give up the rank of one of these jobs; return whether there is one here."""
-        return self._site is not None and self._site.members.interrupt(jobs)
+    def interrupt(self, jobs: Iterable[int]) -> None:
+        """Give up the rank of one of these jobs, if there is one here."""
+        if self._site is not None:
+            self._site.members.interrupt(jobs)
 
     def dispatch(self, source: int, message: Any) -> bool:
         """Take in a message, if it is about jobs; on any thread, starts and ends processes."""

@@ -194,15 +194,14 @@ class Members:
         """Note what is to be run."""
         self._joined.append((source, message, _work_of(message)))
 
-    def interrupt(self, jobs: Iterable[int]) -> bool:
-        """Give up the rank of one of these jobs; return whether there is one."""
+    def interrupt(self, jobs: Iterable[int]) -> None:
+        """Give up the rank of one of these jobs, if there is one."""
         wanted, running = set(jobs), self._running
         found = [each for each in self._joined if each[1].job in wanted]
         if running is not None and running[1].job in wanted:
             found.append(running)
         for _, _, work in found:
             work.give_up()
-        return bool(found)
 
     def begin(self, thread: int, guard: Guard | None) -> Work:
         """Take the rank that has waited longest, to be run on a thread; there must be one."""

@@ -84,6 +84,8 @@ class JobSite:
         Set while this rank has the program's one turn to spawn.
     work : Work
         The chunk that this worker runs; that of a job names the workers that it has taken.
+    job : int
+        The job that this worker leads, or led last; a job's number is the uid of its task.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class JobSite:
         global _here
         self.world = world
         self.work: Work | None = None
+        self.job = -1
         self.send = send
         self.poll = poll
         self.take_output = take_output
@@ -128,7 +131,7 @@ class JobSite:
                     os.killpg(group, signal.SIGKILL)
         elif isinstance(message, SpawnTurn):
             # A turn may come after its job has stopped waiting for it.
-            if self.work is not None and self.work.run.chunk == message.job:
+            if self.job == message.job:
                 self.turn.set()
         elif isinstance(message, Join):
             self.members.join(source, message)

@@ -242,8 +242,10 @@ class Worker:
             with self._giving_back:
                 self._send(MANAGER, Returned(self._give_back(None)))
         elif isinstance(message, Interrupt):
-            if not self.jobs.interrupt(message.chunks):
+            if source == MANAGER:
                 self._interrupt(message.chunks)
+            else:  # the leader of a job that a rank of runs here
+                self.jobs.interrupt(message.chunks)
         elif isinstance(message, Fetch):
             self._send(source, Value(message.key, self.executor.kept.find(message.key)))
         elif isinstance(message, Value):
