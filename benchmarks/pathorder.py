@@ -1,4 +1,4 @@
-"""Put ``shared`` in the place of this folder in the module search path; to be imported first of all.
+"""Put ``shared`` in the place of this folder in the search path; to be imported first of all.
 
 ``queue.py`` here has the name of a standard module, and the folder of a script leads the path.
 """
