@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from alamo_mpi.attachment import Attachment, attach
     from alamo_mpi.batch import Batch
     from alamo_mpi.core.access import CommunicationDomain, CommunicationObject, DataAccess
     from alamo_mpi.ddict import DDict
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         DDictFullError,
         DDictTimeoutError,
         DependencyError,
+        GatewayError,
         InternalError,
         LaunchError,
         RemoteError,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlamoError",
     "AsyncDict",
+    "Attachment",
     "Batch",
     "CancelledError",
     "CommunicationDomain",
@@ -52,6 +55,7 @@ __all__ = [
     "DDictTimeoutError",
     "DataAccess",
     "DependencyError",
+    "GatewayError",
     "InternalError",
     "LaunchError",
     "RemoteError",
@@ -61,18 +65,21 @@ __all__ = [
     "TaskStateError",
     "WorkersBusyError",
     "__version__",
+    "attach",
     "init",
     "serve",
 ]
 
 _HOMES = {
     "AsyncDict": "handle",
+    "Attachment": "attachment",
     "Batch": "batch",
     "CommunicationDomain": "core.access",
     "CommunicationObject": "core.access",
     "DDict": "ddict",
     "DataAccess": "core.access",
     "Task": "task",
+    "attach": "attachment",
     "init": "session",
     "serve": "session",
 }

@@ -105,6 +105,10 @@ class Dictionary(Table):
                         shown.add(record.key)
                         yield record
 
+    def count_on(self, rank: int) -> int:
+        """Return the number of values in one arena; reads the whole index."""
+        return sum(1 for _ in self.pointers(on=rank))
+
     def pointers(self, *, on: int | None = None) -> Iterator[int]:
         """Iterate over the pointer words of all values, or of those in arena `on`."""
         for bucket in self._walk():

@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from alamo_mpi.core.dictionary import Descriptor, Dictionary
+from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.keyhash import Encoded
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Entry
 from alamo_mpi.errors import DDictTimeoutError
-from alamo_mpi.runtime.backoff import Backoff
-from alamo_mpi.runtime.pool import Pool
+from alamo_mpi.runtime.home import Home
 from alamo_mpi.runtime.values import dump_value
 
 __all__ = ["DictClient", "Placement", "equal"]
@@ -30,18 +29,18 @@ class DictClient:
 
     Parameters
     ----------
-    pool : Pool
+    home : Home
     descriptor : Descriptor
     near : int, callable or None
         Where values are stored.
     """
 
-    def __init__(self, pool: Pool, descriptor: Descriptor, near: Placement) -> None:
-        self.pool = pool
+    def __init__(self, home: Home, descriptor: Descriptor, near: Placement) -> None:
+        self.home = home
         self.descriptor = descriptor
         self.near = near
-        self.table = Dictionary(pool.window, pool.allocator, descriptor)
-        self._lock = pool.lock
+        self.table = home.dictionary(descriptor)
+        self._lock = home.lock
 
     def _place(self, key: Any) -> int | None:
         near = self.near
@@ -98,19 +97,18 @@ class DictClient:
         DDictTimeoutError
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        data, key_hash = encoded
-        backoff = Backoff()
+        refused = 0  # the pointer word of a value that was looked at
         while True:
-            record = self.table.get(key_hash, data)
-            if record is not None and accept(record):
-                return record
-            if deadline is not None and time.monotonic() >= deadline:
-                state = "is missing" if record is None else "has another value"
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            entry = self.home.wait_for_change(self.table, encoded, refused, left)
+            if entry is None:
+                state = "has another value" if refused else "is missing"
                 raise DDictTimeoutError(
-                    f"Key {key!r} {state} after {timeout} s.", rank=self.pool.rank
+                    f"Key {key!r} {state} after {timeout} s.", rank=self.home.rank
                 )
-            self.pool.window.progress()
-            backoff.pause(1e-3)
+            if accept(entry.record):
+                return entry.record
+            refused = entry.pointer
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -11,25 +11,32 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from alamo_mpi.core.blocks import Allocator
+from alamo_mpi.core.dictionary import Descriptor, Dictionary, create
+from alamo_mpi.core.keyhash import Encoded
 from alamo_mpi.core.layout import MAX_ARENA_BYTES, MAX_RANKS, UNIT
 from alamo_mpi.core.messages import Wake
+from alamo_mpi.core.table import Entry, Table
 from alamo_mpi.errors import DDictError, LaunchError
 from alamo_mpi.mpi.window import MpiWindow
+from alamo_mpi.runtime import home
+from alamo_mpi.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import Communicator, World
 
-__all__ = ["SETTING", "Pool", "current", "exists", "open_pool", "wake_with"]
+__all__ = ["SETTING", "Pool", "abandon", "current", "exists", "open_pool", "wake_with"]
 
 SETTING = "ALAMO_POOL_BYTES"
 _DEFAULT_NBYTES = 2 << 30
 _LEAST_NBYTES = 1 << 20
 _SHM = "/dev/shm"
 
+#: The pool of this process, whatever its home is (`runtime.home`).
 _current: Pool | None = None
 
 
@@ -59,6 +66,12 @@ def current() -> Pool:
             "alamo_mpi.init()."
         )
     return _current
+
+
+def abandon() -> None:
+    """Forget the pool in a forked child, which must leave its parent's MPI alone; local."""
+    global _current
+    _current = None
 
 
 def wake_with(send: Callable[[int, Wake], None]) -> None:
@@ -115,10 +128,10 @@ class Pool:
         self.window = MpiWindow(comm, min(each for each in wishes if isinstance(each, int)))
         self.allocator = Allocator(self.window, setting=SETTING)
         self.allocator.format()
-        self._comm = comm
         self._numbers = itertools.count(1)
         comm.Barrier()
         _current = self
+        home.enter(self)
 
     def next_number(self) -> int:
         """Return a number that this rank has not given before."""
@@ -129,8 +142,60 @@ class Pool:
         global _current
         if _current is self:
             _current = None
+        home.leave(self)
         with self.lock:
             self.window.free()
+
+    # -- as a home ----------------------------------------------------------
+
+    def make_dictionary(self, total_nbytes: int | None) -> Descriptor:
+        """Make an empty dictionary; local.
+
+        Raises
+        ------
+        DDictFullError
+        """
+        with self.lock:
+            return create(self.window, self.allocator, self.next_number(), total_nbytes)
+
+    def dictionary(self, descriptor: Descriptor) -> Dictionary:
+        """Make a client of a dictionary; local."""
+        return Dictionary(self.window, self.allocator, descriptor)
+
+    def wait_for_change(
+        self, store: home.Store, encoded: Encoded, known: int, limit_s: float | None
+    ) -> Entry | None:
+        """Wait until a key has a value that is not the known one; blocks, and makes MPI progress.
+
+        Parameters
+        ----------
+        store : Dictionary
+        encoded
+            The key.
+        known : int
+            Pointer word of the value that is not to be returned; 0 for none.
+        limit_s : float or None
+            Looks once more when the time is over, then returns None.
+        """
+        assert isinstance(store, Table)
+        data, key_hash = encoded
+        deadline = None if limit_s is None else time.monotonic() + limit_s
+        backoff = Backoff()
+        while True:
+            late = deadline is not None and time.monotonic() >= deadline
+            if store.pointer(key_hash, data) not in (0, known):
+                entry = store.find(key_hash, data)
+                if entry is not None and entry.pointer != known:
+                    return entry
+            if late:
+                return None
+            self.window.progress()
+            backoff.pause(1e-3)
+
+    def publish(self) -> None:
+        """Write this rank's figures where every client can read them; local."""
+        with self.lock:
+            self.allocator.publish()
 
 
 def _wish(nbytes: int | None, neighbours: int) -> int | str:
