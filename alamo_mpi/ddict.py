@@ -19,6 +19,7 @@ from alamo_mpi.core.access import CommunicationDomain, CommunicationObject
 from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.layout import place
 from alamo_mpi.core.records import Record
+from alamo_mpi.ddictviews import Items, Values
 from alamo_mpi.errors import DDictTimeoutError
 from alamo_mpi.runtime import home as homes
 from alamo_mpi.runtime.dictclient import DictClient, Placement, equal
@@ -46,20 +47,6 @@ class Owner(NamedTuple):
 
     rank: int
     host: str
-
-
-class _Items(ItemsView[K, V]):
-    _mapping: DDict[K, V]
-
-    def __iter__(self) -> Iterator[tuple[K, V]]:
-        return self._mapping._iterate_items()
-
-
-class _Values(ValuesView[V]):
-    _mapping: DDict[Any, V]
-
-    def __iter__(self) -> Iterator[V]:
-        return self._mapping._iterate_values()
 
 
 class DDict(MutableMapping[K, V]):
@@ -354,11 +341,11 @@ class DDict(MutableMapping[K, V]):
 
     def items(self) -> ItemsView[K, V]:
         """Return a view of the items; iterating reads each key and value once."""
-        return _Items(self)
+        return Items(self)
 
     def values(self) -> ValuesView[V]:
         """Return a view of the values."""
-        return _Values(self)
+        return Values(self)
 
     def clear(self) -> None:
         """Delete all keys, one by one."""

@@ -30,6 +30,7 @@ CHAPTERS = {
     "Data dependencies": ("DataAccess", "CommunicationObject", "CommunicationDomain"),
     "Data": ("DDict",),
     "Starting": ("init", "serve"),
+    "Programs that tasks start": ("attach", "Attachment"),
     "Errors": (
         "AlamoError",
         "TaskStateError",
@@ -45,6 +46,7 @@ CHAPTERS = {
         "DDictTimeoutError",
         "DDictFrozenError",
         "DDictDestroyedError",
+        "GatewayError",
         "InternalError",
     ),
 }
