@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         DependencyError,
         InternalError,
         LaunchError,
+        QueueClosedError,
+        QueueDestroyedError,
+        QueueMemoryError,
         RemoteError,
         RemoteTraceback,
         SerializationError,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
         WorkersBusyError,
     )
     from alamo_mpi.handle import AsyncDict
+    from alamo_mpi.queue import Queue
     from alamo_mpi.session import init, serve
     from alamo_mpi.task import Task
 
@@ -54,6 +58,10 @@ __all__ = [
     "DependencyError",
     "InternalError",
     "LaunchError",
+    "Queue",
+    "QueueClosedError",
+    "QueueDestroyedError",
+    "QueueMemoryError",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
@@ -72,6 +80,7 @@ _HOMES = {
     "CommunicationObject": "core.access",
     "DDict": "ddict",
     "DataAccess": "core.access",
+    "Queue": "queue",
     "Task": "task",
     "init": "session",
     "serve": "session",
