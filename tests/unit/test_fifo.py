@@ -90,7 +90,7 @@ class Client:
 
 @pytest.fixture(params=[True, False], ids=["direct", "remote"])
 def ranks(request: pytest.FixtureRequest) -> Ranks:
-    return Ranks(nbytes=1 << 17, direct=request.param)
+    return Ranks(direct=request.param)
 
 
 def free_nbytes(ranks: Ranks) -> int:
@@ -238,7 +238,8 @@ def test_destroyed_queue_gives_its_memory_back_and_refuses(ranks: Ranks) -> None
         before = free_nbytes(ranks)
 
 
-def test_full_memory_puts_nothing(ranks: Ranks) -> None:
+def test_full_memory_puts_nothing() -> None:
+    ranks = Ranks(nbytes=1 << 15)
     client = ranks.client(ranks.create())
     put = 0
     with contextlib.suppress(DDictFullError):
