@@ -108,40 +108,36 @@ class QueueClient:
             fifo = self._fifo
             if fifo.maxsize and fifo.order_for(1) is None:
                 return False  # without having written it
-            return self._publish(lambda: self._items.write(item), 0) is Put.DONE
+            return self._enter(lambda: self._items.write(item), 0) is Put.DONE
 
     def _put_some(self, items: Sequence[Item], start: int) -> int:
         """Put items in one block; return how many, 0 if the queue is full."""
-        batch = _batch(items, start)
+        bodies = _batch(items, start)
         with self._lock:
             while True:
-                order = self._fifo.order_for(len(batch)) if len(batch) > 1 else 0
+                order = self._fifo.order_for(len(bodies)) if len(bodies) > 1 else 0
                 if order is None:
                     return 0
                 if not order:
                     return int(self._put(items[start]))
-                bodies = batch[: 1 << order]
-                done = self._publish(
-                    lambda bodies=bodies: self._items.write_batch(bodies),  # type: ignore[misc]
-                    order,
-                )
-                if done is Put.DONE:
-                    return len(bodies)
+                batch = bodies[: 1 << order]
+                if self._enter(lambda: self._items.write_batch(batch), order) is Put.DONE:  # noqa: B023
+                    return len(batch)
 
-    def _publish(self, write: Callable[[], int], order: int) -> Put:
+    def _enter(self, write: Callable[[], int], order: int) -> Put:
         """Write a block, then put it in the queue."""
         try:
             pointer = write()
             try:
-                done = self._fifo.publish(pointer, order)
+                outcome = self._fifo.publish(pointer, order)
             except (QueueClosedError, DDictFullError):
-                self._allocator.retire(pointer)
+                self._items.withdraw(pointer, 1 << order)
                 raise
         except DDictFullError as error:
             raise _no_memory("an item", error) from error
-        if done is not Put.DONE:
-            self._allocator.retire(pointer)
-        return done
+        if outcome is not Put.DONE:
+            self._items.withdraw(pointer, 1 << order)
+        return outcome
 
     # -- getting ----------------------------------------------------------
 
@@ -223,7 +219,7 @@ class QueueClient:
         with self._lock:
             self._fifo.close()
             for part in self._fifo.drain():
-                self._items.free(part)
+                self._items.drop(part)
             self._fifo.discard()
 
     def _wait(self, look: Callable[[], T], timeout_s: float | None) -> T:
@@ -239,7 +235,7 @@ def _batch(items: Sequence[Item], start: int) -> list[bytes]:
         nbytes += len(body)
         if frames or kind != PICKLE or len(body) > _SMALL_NBYTES or nbytes > _BATCH_NBYTES:
             break
-        bodies.append(body)  # type: ignore[arg-type]
+        bodies.append(body)
     return bodies
 
 

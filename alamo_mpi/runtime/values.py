@@ -125,7 +125,7 @@ def load_item(item: Item) -> Any:
     """
     body, frames, kind = item
     if kind == RAW:
-        return frames[0]
+        return body
     try:
         return pickle.loads(body, buffers=frames)
     except Exception as error:

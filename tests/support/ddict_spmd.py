@@ -1,6 +1,6 @@
 """All ranks use one `DDict` at once, without tasks: started by tests and by hand.
 
-    mpiexec -n 4 python tests/support/ddict_spmd.py [hammer|share|fill|churn] [seconds]
+mpiexec -n 4 python tests/support/ddict_spmd.py [hammer|share|fill|churn] [seconds]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """All ranks use one `Queue` at once, without tasks: started by tests and by hand.
 
-    mpiexec -n 4 python tests/support/queue_spmd.py [hammer|bounded|tight|stream] [seconds]
+mpiexec -n 4 python tests/support/queue_spmd.py [hammer|bounded|tight|stream|gibibytes] [seconds]
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def tight(world: World, q: Queue[Any], seconds: float) -> None:
                 q.put(signed(world.rank, put, 5000))
                 put += 1
         except QueueMemoryError as error:
-            assert "ALAMO_POOL_BYTES" in str(error)
+            refusal = str(error)
+        assert "ALAMO_POOL_BYTES" in refusal
         barrier(world)
         assert q.qsize() == sum(world.comm.allgather(put)) > 100
         barrier(world)
@@ -128,7 +129,28 @@ def stream(world: World, q: Queue[Any], seconds: float) -> None:
             q.task_done()
 
 
-PARTS = {"hammer": hammer, "bounded": bounded, "tight": tight, "stream": stream}
+def gibibytes(world: World, q: Queue[Any], seconds: float) -> None:
+    """An item of 3 GiB, which is more than the memory of any rank."""
+    nbytes = 3 << 30
+    assert q._client.pool.window.nbytes < nbytes
+    if world.rank == 0:
+        array = np.zeros(nbytes, "u1")
+        array[[0, 1 << 31, -1]] = 1, 2, 3
+        q.put(array)
+    if world.rank == world.size - 1:
+        found = q.get(timeout=120)
+        assert len(found) == nbytes
+        assert [found[i] for i in (0, 1 << 31, -1)] == [1, 2, 3]
+        assert found[1 : 1 << 31 : 4095].max() == 0
+
+
+PARTS = {
+    "hammer": hammer,
+    "bounded": bounded,
+    "tight": tight,
+    "stream": stream,
+    "gibibytes": gibibytes,
+}
 
 if __name__ == "__main__":
     spmd.main(PARTS, Queue, "hammer")

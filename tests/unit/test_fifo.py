@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from alamo_mpi.core import ring
+from alamo_mpi.core import items, ring
 from alamo_mpi.core.blocks import Allocator
 from alamo_mpi.core.fifo import Fifo, Part, Put, QueueDescriptor, create_queue
 from alamo_mpi.core.items import RAW, Item, Items
@@ -84,7 +84,7 @@ class Client:
     def destroy(self) -> None:
         self.fifo.close()
         for part in self.fifo.drain():
-            self.items.free(part)
+            self.items.drop(part)
         self.fifo.discard()
 
 
@@ -272,9 +272,14 @@ def test_small_queue_is_cheap(ranks: Ranks) -> None:
     assert before - free_nbytes(ranks) <= 100 * 640
 
 
-@pytest.mark.parametrize("nbytes", [0, 1, 100, 3000, 70_000])
-def test_items_of_every_kind_come_back(ranks: Ranks, nbytes: int) -> None:
+@pytest.mark.parametrize("piece_nbytes", [1 << 28, 1000])
+@pytest.mark.parametrize("nbytes", [0, 1, 100, 3000, 40_000])
+def test_items_of_every_kind_come_back(
+    ranks: Ranks, nbytes: int, piece_nbytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(items, "_PIECE_NBYTES", piece_nbytes)
     descriptor = ranks.create()
+    before = free_nbytes(ranks)
     writer, reader = ranks.client(descriptor), ranks.client(descriptor, 1)
     body, frames = bytes(range(256)) * (nbytes // 256 + 1), [b"a" * nbytes, b"b" * (nbytes + 7)]
     for item in (
@@ -282,11 +287,33 @@ def test_items_of_every_kind_come_back(ranks: Ranks, nbytes: int) -> None:
         Item(body[:nbytes], [memoryview(frame) for frame in frames]),
         Item(b"", [memoryview(body)], RAW),
     ):
-        writer.fifo.publish(writer.items.write(item), 0)
+        for _ in range(2):
+            assert writer.fifo.publish(writer.items.write(item), 0) is Put.DONE
         [part] = reader.fifo.take(1)
         [found] = reader.items.read(part)
         reader.items.free(part)
-        assert bytes(found.body) == item.body
-        assert [bytes(frame) for frame in found.frames] == [bytes(frame) for frame in item.frames]
+        [part] = writer.fifo.take(1)
+        writer.items.drop(part)
+        assert free_nbytes(ranks) == before
         assert found.kind == item.kind
-        assert item.kind != RAW or type(found.frames[0]) is bytes
+        if item.kind == RAW:
+            assert type(found.body) is bytes
+            assert found.body == body
+        else:
+            assert found.body == item.body
+            assert [bytes(frame) for frame in found.frames] == [bytes(f) for f in item.frames]
+
+
+def test_item_in_pieces_that_has_no_room_is_given_back_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(items, "_PIECE_NBYTES", 1000)
+    ranks = Ranks(nbytes=1 << 15)
+    client = ranks.client(ranks.create())
+    before = free_nbytes(ranks)
+    with pytest.raises(DDictFullError):
+        client.items.write(Item(bytes(1 << 16)))
+    assert free_nbytes(ranks) == before
+    # Larger than what one rank has, together.
+    client.items.withdraw(client.items.write(Item(bytes(40_000))), 1)
+    assert free_nbytes(ranks) == before
