@@ -194,7 +194,9 @@ class Fifo:
         while True:
             ring = self._last
             header = self._header(ring)
-            position = max(ring.tail, header[2], header[1] >> OFFSET_BITS)
+            position = ring.tail
+            if position < header[2] or position < header[1] >> OFFSET_BITS:
+                position = max(header[2], header[1] >> OFFSET_BITS)
             look = ring.glance if ring.copied else ring.slot
             while True:
                 word = look(position)
@@ -269,7 +271,11 @@ class Fifo:
                 continue
             if kind == CLOSED:
                 raise self.closed_error()
-            parts, new = _gather(ring, head, word, limit)
+            if limit == 1 and kind == 0:  # the usual case, without a detour
+                parts = [Part(word & at.ADDRESS_MASK, 0, 1, 1)]
+                new = position + 1 << OFFSET_BITS
+            else:
+                parts, new = _gather(ring, head, word, limit)
             if ring.swap(HEAD, head, new):
                 return parts
 

@@ -66,7 +66,7 @@ class Items:
         DDictFullError
         """
         body, frames, kind = item
-        if len(body) + sum([len(frame) for frame in frames]) > _PIECE_NBYTES:
+        if len(body) + (sum(map(len, frames)) if frames else 0) > _PIECE_NBYTES:
             return self._write_split(item)
         return self._allocator.write_block(self._uid, kind, b"", body, frames)
 

@@ -123,6 +123,7 @@ class Ring:
         self._shift = self.nslots.bit_length() - 1
         self.copied = not window.direct[self._rank] and self.nslots <= _READ_WHOLE
         self._copy = b""
+        self._slots = self._offset + _SLOTS
 
     # -- reading ----------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Ring:
 
     def slot(self, position: int) -> int:
         """Read the slot of a position, not before the header was read last."""
-        return self._window.word(self._rank, self._offset + _SLOTS + 8 * (position & self._mask))
+        return self._window.word(self._rank, self._slots + 8 * (position & self._mask))
 
     def glance(self, position: int) -> int:
         """Return the slot of a position as it may have been a little before `header` returned.
@@ -154,9 +155,8 @@ class Ring:
 
         0: the slot holds the position.  Negative: the position is long past.
         """
-        half = 1 << LAP_BITS - 1
-        laps = (position >> self._shift) - (word >> _LAP_SHIFT)
-        return (laps + half & 2 * half - 1) - half
+        laps = (position >> self._shift) - (word >> _LAP_SHIFT) & (1 << LAP_BITS) - 1
+        return laps if laps < 1 << LAP_BITS - 1 else laps - (1 << LAP_BITS)
 
     @staticmethod
     def kind(word: int) -> int:
@@ -167,7 +167,7 @@ class Ring:
 
     def publish(self, position: int, word: int, kind: int, address: int) -> bool:
         """Let the slot of a position hold it, if it is still `word`."""
-        offset = self._offset + _SLOTS + 8 * (position & self._mask)
+        offset = self._slots + 8 * (position & self._mask)
         new = _word(position >> self._shift, kind, address & at.ADDRESS_MASK)
         return self._window.compare_and_swap(self._rank, offset, word, new) == word
 

@@ -73,7 +73,7 @@ class QueueClient:
         QueueClosedError
         QueueMemoryError
         """
-        if not self._put(item) and not self._wait(lambda: self._put(item), timeout_s):
+        if not self._put(item, item.frames) and not self._wait(lambda: self._put(item), timeout_s):
             raise queue.Full
 
     def put_many(self, items: Sequence[Item], timeout_s: float | None = None) -> None:
@@ -103,11 +103,11 @@ class QueueClient:
             raise
         raise queue.Full(f"of {len(items)} items {done} have been put")
 
-    def _put(self, item: Item) -> bool:
+    def _put(self, item: Item, ask: object = True) -> bool:
+        """Put an item if there is room; if told so, `ask` before it is written."""
         with self._lock:
-            fifo = self._fifo
-            if fifo.maxsize and fifo.order_for(1) is None:
-                return False  # without having written it
+            if ask and self._fifo.maxsize and self._fifo.order_for(1) is None:
+                return False
             return self._enter(lambda: self._items.write(item), 0) is Put.DONE
 
     def _put_some(self, items: Sequence[Item], start: int) -> int:
@@ -150,7 +150,10 @@ class QueueClient:
         QueueClosedError
             The queue is closed, and empty.
         """
-        return self.get_many(1, timeout_s)[0]
+        parts = self._take(1) or self._wait(lambda: self._take(1), timeout_s)
+        if not parts:
+            raise queue.Empty
+        return self._read(parts)[0]
 
     def get_many(self, limit: int, timeout_s: float | None = None) -> list[Item]:
         """Wait for one item, and take what is there, up to `limit`; errors as `get`."""

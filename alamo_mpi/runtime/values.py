@@ -109,8 +109,11 @@ def dump_item(value: object) -> Item:
     ------
     SerializationError
     """
-    if type(value) is bytes and len(value) >= packing.LARGE_NBYTES:
-        return Item(b"", (memoryview(value),), RAW)
+    kind = type(value)
+    if kind is bytes and len(value) >= packing.LARGE_NBYTES:  # type: ignore[arg-type]
+        return Item(b"", (memoryview(value),), RAW)  # type: ignore[arg-type]
+    if kind in _PLAIN:
+        return Item(pickle.dumps(value, 5))
     body, frames = dump_value(value)
     return Item(body, frames)
 
