@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         GatewayError,
         InternalError,
         LaunchError,
+        QueueClosedError,
+        QueueDestroyedError,
+        QueueMemoryError,
         RemoteError,
         RemoteTraceback,
         SerializationError,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
         WorkersBusyError,
     )
     from alamo_mpi.handle import AsyncDict
+    from alamo_mpi.queue import Queue
     from alamo_mpi.session import init, serve
     from alamo_mpi.task import Task
 
@@ -58,6 +62,10 @@ __all__ = [
     "GatewayError",
     "InternalError",
     "LaunchError",
+    "Queue",
+    "QueueClosedError",
+    "QueueDestroyedError",
+    "QueueMemoryError",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
@@ -78,6 +86,7 @@ _HOMES = {
     "CommunicationObject": "core.access",
     "DDict": "ddict",
     "DataAccess": "core.access",
+    "Queue": "queue",
     "Task": "task",
     "attach": "attachment",
     "init": "session",

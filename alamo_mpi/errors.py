@@ -22,6 +22,9 @@ __all__ = [
     "GatewayError",
     "InternalError",
     "LaunchError",
+    "QueueClosedError",
+    "QueueDestroyedError",
+    "QueueMemoryError",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
@@ -139,6 +142,21 @@ class DDictFrozenError(DDictError, TypeError):
 
 class DDictTimeoutError(DDictError, TimeoutError):
     """A key did not come, or not get the value waited for, in time; the message names it."""
+
+
+class QueueClosedError(AlamoError, ValueError):
+    """A put to a `Queue` that was closed, or a get from one that is empty too."""
+
+
+class QueueDestroyedError(QueueClosedError):
+    """The queue was destroyed, here or by another client, with what was in it."""
+
+
+class QueueMemoryError(AlamoError, MemoryError):
+    """There is no memory for an item of a `Queue`, and it was not put; the queue is as it was.
+
+    The message names the sizes and the setting to raise.  Taking items out makes room.
+    """
 
 
 class InternalError(AlamoError):

@@ -17,17 +17,15 @@ import contextlib
 import json
 import os
 import pickle
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import measured, redis_server
 
 SIZES = {"8 B": 8, "1 KiB": 1 << 10, "64 KiB": 1 << 16, "1 MiB": 1 << 20, "64 MiB": 1 << 26}
 KEYS = 100
@@ -69,38 +67,19 @@ def keys_for(nbytes: int) -> int:
 
 @contextlib.contextmanager
 def redis_client() -> Iterator[Any]:
-    """Start a Redis server of our own; give (put, get), or None where there is no Redis."""
-    try:
+    """Give (put, get) of a Redis server, or None where there is none."""
+    with redis_server() as socket:
+        if socket is None:
+            yield None
+            return
         import redis
-    except ImportError:
-        yield None
-        return
-    server = shutil.which("redis-server")
-    if server is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        socket = f"{folder}/redis.sock"
-        options = ["--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no"]
-        with subprocess.Popen(
-            [server, *options, "--dir", folder], stdout=subprocess.DEVNULL
-        ) as process:
-            client = redis.Redis(unix_socket_path=socket)
-            deadline = time.monotonic() + 10
-            while True:
-                try:
-                    client.ping()
-                    break
-                except redis.ConnectionError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.01)
-            yield (
-                lambda key, value: client.set(key, pickle.dumps(value, 5)),
-                lambda key: pickle.loads(client.get(key)),
-            )
-            client.close()
-            process.terminate()
+
+        client = redis.Redis(unix_socket_path=socket)
+        yield (
+            lambda key, value: client.set(key, pickle.dumps(value, 5)),
+            lambda key: pickle.loads(client.get(key)),
+        )
+        client.close()
 
 
 @contextlib.contextmanager
@@ -136,15 +115,9 @@ def measure_peer(name: str, quick: bool) -> Figures | None:
 
 
 def start_peer(name: str, quick: bool) -> Figures | None:
-    """Measure one peer in a fresh process, without MPI's environment."""
-    own = ("PMI", "OMPI_", "PRTE_", "HYDI", "HYDRA_", "MPI_LOCAL", "PMIX_")
-    env = {key: text for key, text in os.environ.items() if not key.startswith(own)}
+    """Measure one peer in a fresh process."""
     argv = [sys.executable, __file__, "--peer", name, *(["--quick"] if quick else [])]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        print(f"({name}: {done.stderr.strip().splitlines()[-1]})")
-        return None
-    found: Figures | None = json.loads(done.stdout)
+    found: Figures | None = measured(name, argv)
     return found
 
 

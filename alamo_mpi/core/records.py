@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from . import layout as at
 from .window import Window
 
-__all__ = ["Record", "Records"]
+__all__ = ["Record", "Records", "read_content", "read_frames"]
 
 # One read of this length costs no more than one of 64 bytes between hosts, and holds most values.
 _FIRST_READ: Final = 2048
@@ -84,7 +84,7 @@ class Records:
         if data is None:
             data = window.read(rank, start, content_nbytes)
         else:
-            data = self._rest(data, rank, offset, at.CONTENT + content_nbytes)
+            data = _rest(window, data, rank, offset, at.CONTENT + content_nbytes)
         if window.word(rank, offset) != sequence:
             return True
         key_nbytes = shape & 0xFFFFFFFF
@@ -98,7 +98,7 @@ class Records:
             return _record((key, body[key_nbytes:], ()))
         body = data[content_nbytes - body_nbytes :]
         lengths = struct.unpack_from(f"@{nframes}Q", data[key_nbytes : key_nbytes + 8 * nframes])
-        frames = self._frames(rank, offset, content_nbytes, lengths)
+        frames = read_frames(window, rank, offset, content_nbytes, lengths)
         if window.word(rank, offset) != sequence:
             return True
         return _record((key, body, frames))
@@ -126,22 +126,35 @@ class Records:
         last = window.word(rank, offset) & at.GENERATION_MASK
         return False if last == pointer >> at.GENERATION_SHIFT & at.GENERATION_MASK else None
 
-    def _rest(self, data: bytes, rank: int, offset: int, nbytes: int) -> bytes:
-        """Return the content of a block of which `data` is the beginning."""
-        if nbytes <= len(data):
-            return data[at.CONTENT : nbytes]
-        more = self._window.read(rank, offset + len(data), nbytes - len(data))
-        return data[at.CONTENT :] + more
 
-    def _frames(
-        self, rank: int, offset: int, content_nbytes: int, lengths: tuple[int, ...]
-    ) -> list[memoryview]:
-        end = at.CONTENT + content_nbytes
-        frames = []
-        for nbytes in lengths:
-            end = at.align(end)
-            frame = self._window.empty(nbytes)
-            self._window.read_into(rank, offset + end, frame)
-            frames.append(frame)
-            end += nbytes
-        return frames
+def read_content(window: Window, rank: int, offset: int) -> tuple[tuple[int, ...], bytes]:
+    """Return header and content of a block that nobody frees meanwhile."""
+    if window.direct[rank]:
+        header = window.words(rank, offset, at.HEADER_WORDS)
+        return header, window.read(rank, offset + at.CONTENT, header[6])
+    data = window.read(rank, offset, min(_FIRST_READ, window.nbytes - offset))
+    header = _HEADER.unpack_from(data)
+    return header, _rest(window, data, rank, offset, at.CONTENT + header[6])
+
+
+def _rest(window: Window, data: bytes, rank: int, offset: int, nbytes: int) -> bytes:
+    """Return the content of a block of which `data` is the beginning."""
+    if nbytes <= len(data):
+        return data[at.CONTENT : nbytes]
+    more = window.read(rank, offset + len(data), nbytes - len(data))
+    return data[at.CONTENT :] + more
+
+
+def read_frames(
+    window: Window, rank: int, offset: int, content_nbytes: int, lengths: Sequence[int]
+) -> list[memoryview]:
+    """Return private copies of a block's frames."""
+    end = at.CONTENT + content_nbytes
+    frames = []
+    for nbytes in lengths:
+        end = at.align(end)
+        frame = window.empty(nbytes)
+        window.read_into(rank, offset + end, frame)
+        frames.append(frame)
+        end += nbytes
+    return frames

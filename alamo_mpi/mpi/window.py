@@ -72,6 +72,7 @@ class MpiWindow:
         self.wake: Callable[[int], None] = _nobody
         #: Ranks on this node: what is done to their memory needs no help of theirs.
         self._near = frozenset(_neighbours(comm))
+        self.one_node = len(self._near) == self.size
         #: When each of the others was last told to look often.
         self._woken = [0.0] * self.size
         self._win = _allocate(comm, nbytes)

@@ -1,4 +1,4 @@
-"""Values of a `DDict` as bytes and buffers, and back; keys likewise.
+"""Values of a `DDict` and items of a `Queue` as bytes and buffers, and back; keys likewise.
 
 What other processes can import is pickled by reference with plain pickle, anything else by value
 (`runtime.packing`).  Large buffers of pickle protocol 5, such as the data of numpy arrays, stay out
@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import sys
 from typing import Any
 
 import cloudpickle
 
+from alamo_mpi.core.items import RAW, Item
 from alamo_mpi.core.keyhash import Encoded, encode_key, encode_scalar
 from alamo_mpi.core.records import Record
 from alamo_mpi.errors import SerializationError
 from alamo_mpi.runtime import packing
 
-__all__ = ["dump_value", "encode", "load_key", "load_value"]
+__all__ = ["dump_item", "dump_value", "encode", "load_item", "load_key", "load_value"]
 
 #: Known everywhere: plain pickle, without a look at what is inside.
 _PLAIN = packing.ATOMS | {bytes, bytearray}
@@ -98,3 +100,55 @@ def load_value(record: Record) -> Any:
         raise SerializationError(
             f"a value cannot be rebuilt here: {type(error).__name__}: {error}"
         ) from error
+
+
+def dump_item(value: object) -> Item:
+    """Return an object as an item of a queue; large ``bytes`` are not copied.
+
+    Raises
+    ------
+    SerializationError
+    """
+    kind = type(value)
+    if kind is bytes and len(value) >= packing.LARGE_NBYTES:  # type: ignore[arg-type]
+        return Item(b"", (memoryview(value),), RAW)  # type: ignore[arg-type]
+    if kind in _PLAIN:
+        return Item(pickle.dumps(value, 5))
+    body, frames = dump_value(value)
+    return Item(body, frames)
+
+
+def load_item(item: Item) -> Any:
+    """Rebuild an object; its buffers are private and writable.
+
+    Raises
+    ------
+    SerializationError
+        For example when this process cannot import the object's class.
+    """
+    body, frames, kind = item
+    if kind == RAW:
+        return body
+    try:
+        return pickle.loads(body, buffers=frames)
+    except Exception as error:
+        raise SerializationError(
+            f"an item of type {_type_name(bytes(body))} was taken from the queue and cannot be "
+            f"rebuilt here: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _type_name(data: bytes) -> str:
+    """Return the name of the first class or function that a pickle refers to."""
+    names: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "STACK_GLOBAL":
+                return ".".join(names[-2:])
+            if opcode.name == "GLOBAL":
+                return str(argument).replace(" ", ".")
+            if isinstance(argument, str):
+                names.append(argument)
+    except Exception:
+        return "unknown"  # the pickle itself is broken
+    return "unknown"

@@ -1,63 +1,21 @@
 """All ranks use one `DDict` at once, without tasks: started by tests and by hand.
 
-    mpiexec -n 4 python tests/support/ddict_spmd.py [hammer|share|fill|churn] [seconds]
-
-Every rank runs the same part on its own memory pool; a failure on any rank ends the job.  Between
-hosts each rank needs MPI progress while it computes: a thread polls, as a worker's service thread
-does.
+mpiexec -n 4 python tests/support/ddict_spmd.py [hammer|share|fill|churn] [seconds]
 """
 
 from __future__ import annotations
 
 import random
-import sys
-import threading
 import time
-import zlib
 from typing import Any
 
 import numpy as np
+import spmd
+from spmd import barrier, check, signed
 
 from alamo_mpi.ddict import DDict
 from alamo_mpi.errors import DDictFullError
 from alamo_mpi.mpi.world import World
-from alamo_mpi.runtime.pool import open_pool
-
-
-class Progress(threading.Thread):
-    """Polls MPI each millisecond."""
-
-    def __init__(self, poll: Any) -> None:
-        super().__init__(daemon=True)
-        self._poll = poll
-        self._stopped = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while not self._stopped.wait(1e-3):
-            self._poll()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join()
-
-
-def barrier(world: World) -> None:
-    """Wait for all ranks without burning the core that they need."""
-    request = world.bulk.Ibarrier()
-    while not request.Test():
-        time.sleep(1e-3)
-
-
-def signed(rank: int, number: int, nbytes: int) -> tuple[int, int, bytes, int]:
-    body = random.Random(rank << 32 | number).randbytes(nbytes)
-    return rank, number, body, zlib.crc32(b"%d %d" % (rank, number) + body)
-
-
-def check(value: tuple[int, int, bytes, int]) -> tuple[int, int]:
-    rank, number, body, crc = value
-    assert zlib.crc32(b"%d %d" % (rank, number) + body) == crc, "torn value"
-    return rank, number
 
 
 def hammer(world: World, d: DDict[Any, Any], seconds: float) -> None:
@@ -180,23 +138,5 @@ def churn(world: World, d: DDict[Any, Any], seconds: float) -> None:
 PARTS = {"hammer": hammer, "share": share, "fill": fill, "churn": churn}
 
 
-def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else "hammer"
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 2.0
-    world = World()
-    try:
-        pool = open_pool(world)
-        progress = Progress(pool.window.progress)
-        d: DDict[Any, Any] = world.comm.bcast(DDict() if world.rank == 0 else None)
-        PARTS[name](world, d, seconds)
-        barrier(world)
-        progress.stop()
-        print(f"rank {world.rank}: {name} ok")
-        world.free()
-    except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-        world.abort(1)
-
-
 if __name__ == "__main__":
-    main()
+    spmd.main(PARTS, DDict, "hammer")

@@ -1,14 +1,14 @@
-"""Is there an order of the operations on one key that a `dict` could have shown?
+"""Is there an order of the operations that a sequential object could have shown?
 
 The search of Wing and Gong ("Testing and verifying concurrent objects", JPDC 1993): take any
-operation that no unfinished one precedes, see whether a sequential register would have answered
-the same, go on; remember (operations done, value) that led nowhere.
+operation that no unfinished one precedes, see whether the sequential object would have answered
+the same, go on; remember (operations done, state) that led nowhere.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 ABSENT = "absent"
 UNKNOWN = "unknown"
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """One operation on one key: when it began and ended, what it was given, what it answered.
+    """One operation on one object: when it began and ended, what it was given, what it answered.
 
     `outcome` is UNKNOWN for one that was broken off: it may have happened, at any time since.
     """
@@ -28,8 +28,8 @@ class Operation:
     outcome: Hashable
 
 
-def _apply(operation: Operation, state: Hashable) -> tuple[Hashable, Hashable]:
-    """Return (outcome, next state) of a sequential register."""
+def register(operation: Operation, state: Hashable) -> tuple[Hashable, Hashable]:
+    """Return (outcome, next state) of a register: one key of a `dict`."""
     name, argument = operation.name, operation.argument
     if name == "get":
         return state, state
@@ -48,8 +48,38 @@ def _apply(operation: Operation, state: Hashable) -> tuple[Hashable, Hashable]:
     raise ValueError(name)
 
 
-def linearizable(history: Sequence[Operation], initial: Hashable = ABSENT) -> bool:
-    """Tell whether the history of one key is linearizable."""
+def queue(operation: Operation, state: Hashable) -> tuple[Hashable, Hashable]:
+    """Return (outcome, next state) of a queue; its state is (closed, bound, items).
+
+    A put says whether there was room for all of its argument; a take of n answers between one item
+    and n if there are any.
+    """
+    closed, bound, items = state  # type: ignore[misc]
+    name, argument, outcome = operation.name, operation.argument, operation.outcome
+    if name == "close":
+        return None, (True, bound, items)
+    if name == "put":
+        if closed:
+            return "closed", state
+        if bound and len(items) + len(argument) > bound:  # type: ignore[arg-type]
+            return False, state
+        return True, (closed, bound, items + argument)
+    if name == "take":
+        if not items:
+            return ("closed" if closed else ()), state
+        count = len(outcome) if isinstance(outcome, tuple) else 1
+        if not 1 <= count <= argument:  # type: ignore[operator]
+            return "nothing", state
+        return items[:count], (closed, bound, items[count:])
+    raise ValueError(name)
+
+
+def linearizable(
+    history: Sequence[Operation],
+    initial: Hashable = ABSENT,
+    apply: Callable[[Operation, Hashable], tuple[Hashable, Hashable]] = register,
+) -> bool:
+    """Tell whether the history of one object is linearizable."""
     operations = sorted(history, key=lambda operation: operation.begin)
     everything = sum(
         1 << i for i, operation in enumerate(operations) if operation.outcome != UNKNOWN
@@ -69,7 +99,7 @@ def linearizable(history: Sequence[Operation], initial: Hashable = ABSENT) -> bo
             operation = operations[i]
             if operation.begin > horizon:
                 continue
-            outcome, following = _apply(operation, state)
+            outcome, following = apply(operation, state)
             if operation.outcome in (UNKNOWN, outcome):
                 stack.append((done | 1 << i, following))
     return False

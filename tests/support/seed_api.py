@@ -64,9 +64,7 @@ CLASSES: tuple[str, ...] = (
 )
 
 #: Announced; absent until it works.
-PLANNED: frozenset[str] = frozenset(
-    {"Batch.__setstate__", "Batch.job", "Batch.process", "Policy", "Queue"}
-)
+PLANNED: frozenset[str] = frozenset({"Batch.__setstate__", "Batch.job", "Batch.process", "Policy"})
 
 #: Parameter -> how the package differs from the document, and why.
 DEVIATIONS: dict[str, str] = {
