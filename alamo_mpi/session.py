@@ -105,7 +105,7 @@ def _check_no_descent() -> None:
     if home.exists():
         raise TaskStateError(
             f"This process is attached to rank {home.current().rank} of a program: it can use and "
-            "make DDicts, but not start tasks or a program of its own."
+            "make DDicts and Queues, but not start tasks or a program of its own."
         )
     if rank is not None and rank.mark.variables:
         raise TaskStateError(

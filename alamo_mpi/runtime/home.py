@@ -1,9 +1,9 @@
-"""Where this process's dictionaries are at home: the seam between their face and the pool.
+"""Where this process's dictionaries and queues are at home: the seam between them and the pool.
 
-`alamo_mpi.ddict.DDict` asks for two things, a `Home` and from it a `Store` for each dictionary.  On
-a rank these are the memory pool (`runtime.pool.Pool`) and `core.dictionary.Dictionary`, which reach
-into the memory of all ranks themselves.  In a process attached to a rank
-(`runtime.gateway.remote`) each method is one request to it.
+`DDict` and `Queue` ask for two things, a `Home` and from it a `Store` or `QueueStore` each.  On a
+rank these are the memory pool (`runtime.pool.Pool`), `core.dictionary.Dictionary` and
+`runtime.queueclient.QueueClient`, which reach into the memory of all ranks themselves.  In a
+process attached to a rank (`runtime.gateway`) each method is one request to it.
 
 A process has one home at a time.  When a rank forks, the child is no rank and gets another home;
 the objects that were at home at the rank's are moved there.
@@ -18,13 +18,30 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from alamo_mpi.core.dictionary import Descriptor
+from alamo_mpi.core.fifo import QueueDescriptor
+from alamo_mpi.core.items import Item
 from alamo_mpi.core.keyhash import Encoded
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Entry
 from alamo_mpi.core.window import Buffer
 from alamo_mpi.errors import DDictError
 
-__all__ = ["Follower", "Home", "Store", "current", "enter", "exists", "follow", "leave", "move"]
+__all__ = [
+    "SETTING",
+    "Follower",
+    "Home",
+    "QueueStore",
+    "Store",
+    "current",
+    "enter",
+    "exists",
+    "follow",
+    "leave",
+    "move",
+]
+
+#: How many bytes of memory each rank brings.
+SETTING = "ALAMO_POOL_BYTES"
 
 
 class Store(Protocol):
@@ -97,6 +114,43 @@ class Store(Protocol):
         """Delete everything."""
 
 
+class QueueStore(Protocol):
+    """One queue, as `Queue` uses it; the methods are those of `runtime.queueclient.QueueClient`."""
+
+    def put(self, item: Item, timeout_s: float | None = None) -> None:
+        """Put one item."""
+
+    def put_many(self, items: Sequence[Item], timeout_s: float | None = None) -> None:
+        """Put several items."""
+
+    def get(self, timeout_s: float | None = None) -> Item:
+        """Take one item."""
+
+    def get_many(self, limit: int, timeout_s: float | None = None) -> list[Item]:
+        """Wait for one item, and take what is there, up to `limit`."""
+
+    def count(self) -> int:
+        """Return the number of items."""
+
+    def closed(self) -> bool:
+        """Tell whether the queue was closed."""
+
+    def unfinished(self) -> int:
+        """Return for how many items `finish` is still to be called."""
+
+    def finish(self) -> bool:
+        """Say that one more item is done with; False if all were."""
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until all items are done with; False if they are not in time."""
+
+    def close(self) -> None:
+        """Let nothing be put any more."""
+
+    def destroy(self) -> None:
+        """Close the queue, drop what is in it, free its memory."""
+
+
 class Home(Protocol):
     """The memory of a program's ranks, as one process reaches it.
 
@@ -127,6 +181,12 @@ class Home(Protocol):
         self, store: Store, encoded: Encoded, known: int, limit_s: float | None
     ) -> Entry | None:
         """Wait until a key has a value whose pointer word is not `known`; None: not in time."""
+
+    def make_queue(self, maxsize: int, near: int) -> QueueDescriptor:
+        """Make an empty queue."""
+
+    def queue(self, descriptor: QueueDescriptor) -> QueueStore:
+        """Make a client of a queue."""
 
     def publish(self) -> None:
         """Let the figures of the pool be as new as can be."""

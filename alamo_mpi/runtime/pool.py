@@ -11,12 +11,12 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from alamo_mpi.core.blocks import Allocator
 from alamo_mpi.core.dictionary import Descriptor, Dictionary, create
+from alamo_mpi.core.fifo import QueueDescriptor
 from alamo_mpi.core.keyhash import Encoded
 from alamo_mpi.core.layout import MAX_ARENA_BYTES, MAX_RANKS, UNIT
 from alamo_mpi.core.messages import Wake
@@ -24,14 +24,15 @@ from alamo_mpi.core.table import Entry, Table
 from alamo_mpi.errors import DDictError, LaunchError
 from alamo_mpi.mpi.window import MpiWindow
 from alamo_mpi.runtime import home
-from alamo_mpi.runtime.backoff import Backoff
+from alamo_mpi.runtime.home import SETTING
+from alamo_mpi.runtime.queueclient import QueueClient, make_queue
+from alamo_mpi.runtime.waiting import wait_for
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import Communicator, World
 
 __all__ = ["SETTING", "Pool", "abandon", "current", "exists", "open_pool", "wake_with"]
 
-SETTING = "ALAMO_POOL_BYTES"
 _DEFAULT_NBYTES = 2 << 30
 _LEAST_NBYTES = 1 << 20
 _SHM = "/dev/shm"
@@ -179,18 +180,27 @@ class Pool:
         """
         assert isinstance(store, Table)
         data, key_hash = encoded
-        deadline = None if limit_s is None else time.monotonic() + limit_s
-        backoff = Backoff()
-        while True:
-            late = deadline is not None and time.monotonic() >= deadline
-            if store.pointer(key_hash, data) not in (0, known):
-                entry = store.find(key_hash, data)
-                if entry is not None and entry.pointer != known:
-                    return entry
-            if late:
-                return None
-            self.window.progress()
-            backoff.pause(1e-3)
+
+        def look() -> Entry | None:
+            if store.pointer(key_hash, data) in (0, known):
+                return None  # without reading the value
+            entry = store.find(key_hash, data)
+            return None if entry is None or entry.pointer == known else entry
+
+        return wait_for(look, self.window, limit_s)
+
+    def make_queue(self, maxsize: int, near: int) -> QueueDescriptor:
+        """Make an empty queue; local, or one write to rank `near`.
+
+        Raises
+        ------
+        QueueMemoryError
+        """
+        return make_queue(self, maxsize, near)
+
+    def queue(self, descriptor: QueueDescriptor) -> QueueClient:
+        """Make a client of a queue; local."""
+        return QueueClient(self, descriptor)
 
     def publish(self) -> None:
         """Write this rank's figures where every client can read them; local."""

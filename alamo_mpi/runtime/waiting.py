@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from alamo_mpi.mpi.window import MpiWindow
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
+
+if TYPE_CHECKING:
+    from alamo_mpi.mpi.window import MpiWindow
 
 __all__ = ["wait_for"]
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ from alamo_mpi import (
     DDictFullError,
     DDictTimeoutError,
     GatewayError,
+    Queue,
+    QueueClosedError,
+    QueueDestroyedError,
     TaskStateError,
 )
 from alamo_mpi.runtime import home
@@ -89,6 +93,30 @@ def use(d: DDict[Any, Any]) -> None:
     assert d["made here"] == made
     raises(TaskStateError, "attached to rank", Batch)
     assert "mpi4py.MPI" not in sys.modules
+
+
+def queue(d: DDict[Any, Any]) -> None:
+    """Queues go both ways; what waits here is woken by forked children and the other way round."""
+    with Queue[Any](maxsize=2, near=0) as q:
+        d["queue"] = q
+        child = multiprocessing.get_context("fork").Process(target=produce, args=(q,))
+        child.start()
+        got = list(q)
+        child.join(60)
+        assert child.exitcode == 0
+        assert [number for number, _ in got] == list(range(20))
+        assert all((array == number).all() for number, array in got)
+        raises(QueueClosedError, "closed", q.put, 1)
+        assert q.stats()["rank"] == 0
+    raises(QueueDestroyedError, "destroyed", d["queue"].qsize)
+    with Queue[Any]() as q:
+        raises(Empty, "", q.get_nowait)
+
+
+def produce(q: Queue[Any]) -> None:
+    for number in range(20):
+        q.put((number, np.full(30_000, number)))
+    q.close()
 
 
 def wait_for_value(d: DDict[Any, Any]) -> Any:

@@ -7,13 +7,12 @@ requests do is in `runtime.gateway.served`.
 from __future__ import annotations
 
 import os
-import pickle
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from alamo_mpi.core.dictionary import Descriptor
+from alamo_mpi.core.fifo import QueueDescriptor
 from alamo_mpi.core.keyhash import Encoded
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Bucket, Entry
@@ -21,14 +20,12 @@ from alamo_mpi.core.window import Buffer
 from alamo_mpi.runtime import home
 from alamo_mpi.runtime.gateway.address import Address
 from alamo_mpi.runtime.gateway.link import Link
+from alamo_mpi.runtime.gateway.remote_queue import RemoteQueue, ask_until
 from alamo_mpi.runtime.gateway.requests import Welcome
-from alamo_mpi.runtime.gateway.wire import outside
+from alamo_mpi.runtime.gateway.wire import buffers, outside
 from alamo_mpi.runtime.home import Store
 
 __all__ = ["RemoteDictionary", "RemoteHome"]
-
-#: A wait is asked for again this often, so that the thread of one that nobody waits for ends.
-_ASK_AGAIN_S: Final = 0.1
 
 
 class RemoteHome:
@@ -70,12 +67,15 @@ class RemoteHome:
     ) -> Entry | None:
         """Wait until a key has a value that is not the known one; the rank looks."""
         assert isinstance(store, RemoteDictionary)
-        deadline = None if limit_s is None else time.monotonic() + limit_s
-        while True:
-            left = _ASK_AGAIN_S if deadline is None else deadline - time.monotonic()
-            entry = store.wait(encoded, known, min(max(left, 0.0), _ASK_AGAIN_S))
-            if entry is not None or left <= 0:
-                return entry
+        return ask_until(lambda piece_s: store.wait(encoded, known, piece_s), limit_s)
+
+    def make_queue(self, maxsize: int, near: int) -> QueueDescriptor:
+        """Make an empty queue."""
+        return QueueDescriptor(*self.link.request("queue_make", maxsize, near))
+
+    def queue(self, descriptor: QueueDescriptor) -> RemoteQueue:
+        """Make a client of a queue; sends nothing."""
+        return RemoteQueue(self.link, descriptor)
 
     def publish(self) -> None:
         """Let the rank write its figures where every client can read them."""
@@ -113,7 +113,7 @@ class RemoteDictionary:
         on: int | None = None,
     ) -> None:
         """Set a key's value."""
-        self._ask("put", self._where, key_hash, key, outside(body), _outside(frames), on)
+        self._ask("put", self._where, key_hash, key, outside(body), buffers(frames), on)
 
     def insert(
         self,
@@ -125,7 +125,7 @@ class RemoteDictionary:
         on: int | None = None,
     ) -> Record | None:
         """Set a key's value if it has none; return the one that it has."""
-        asked = "insert", self._where, key_hash, key, outside(body), _outside(frames), on
+        asked = "insert", self._where, key_hash, key, outside(body), buffers(frames), on
         return _record(self._ask(*asked))
 
     def replace(
@@ -138,7 +138,7 @@ class RemoteDictionary:
         on: int | None = None,
     ) -> bool:
         """Set the value of `entry`'s key if it is still that one; tell whether it was."""
-        asked = "replace", self._where, _found(entry), key_hash, outside(body), _outside(frames), on
+        asked = "replace", self._where, _found(entry), key_hash, outside(body), buffers(frames), on
         return bool(self._ask(*asked))
 
     def remove(self, entry: Entry, key_hash: int) -> bool:
@@ -180,10 +180,6 @@ class RemoteDictionary:
     def destroy(self) -> None:
         """Delete everything."""
         self._ask("destroy", self._where)
-
-
-def _outside(frames: Sequence[memoryview]) -> list[pickle.PickleBuffer]:
-    return [pickle.PickleBuffer(frame) for frame in frames]
 
 
 def _record(packed: Any) -> Record | None:

@@ -8,15 +8,14 @@ imported or run here.
 from __future__ import annotations
 
 import itertools
-import pickle
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from alamo_mpi.core.dictionary import Descriptor, Dictionary
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Bucket, Entry
-from alamo_mpi.runtime.gateway.wire import outside
+from alamo_mpi.runtime.gateway.kept import Kept
+from alamo_mpi.runtime.gateway.wire import buffers, outside
 from alamo_mpi.runtime.pool import Pool
 
 __all__ = ["ServedDictionaries"]
@@ -24,8 +23,6 @@ __all__ = ["ServedDictionaries"]
 #: Records that travel together: so many, and not much more than so many bytes.
 _PAGE_RECORDS: Final = 200
 _PAGE_NBYTES: Final = 1 << 20
-#: Clients kept, each with what it knows of its dictionary's index.
-_KEPT: Final = 256
 
 _Where = tuple[int, int, int, int]
 
@@ -45,8 +42,8 @@ class ServedDictionaries:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._stores: dict[int, Dictionary] = {}
-        self._lock = threading.Lock()
+        self._stores = Kept(lambda *where: pool.dictionary(Descriptor(*where)))
+        self._store = self._stores.get
         self.operations: dict[str, Callable[..., Any]] = {
             "make": self._make,
             "publish": pool.publish,
@@ -66,17 +63,6 @@ class ServedDictionaries:
             "unseal": lambda where: self._whole(Dictionary.unseal, where),
             "destroy": self._destroy,
         }
-
-    def _store(self, where: _Where) -> Dictionary:
-        uid = where[0]
-        store = self._stores.get(uid)
-        if store is None:
-            with self._lock:
-                while len(self._stores) >= _KEPT:
-                    del self._stores[next(iter(self._stores))]
-                store = self._pool.dictionary(Descriptor(*where))
-                self._stores[uid] = store
-        return store
 
     def _make(self, total_nbytes: int | None) -> _Where:
         uid, root, nshards, quota = self._pool.make_dictionary(total_nbytes)
@@ -141,12 +127,12 @@ class ServedDictionaries:
         try:
             self._whole(Dictionary.destroy, where)
         finally:
-            self._stores.pop(where[0], None)
+            self._stores.forget(where)
 
 
 def _packed(record: Record) -> tuple[Any, Any, list[Any]]:
     key, body, frames = record
-    return bytes(key), outside(body), [pickle.PickleBuffer(frame) for frame in frames]
+    return bytes(key), outside(body), buffers(frames)
 
 
 def _packed_entry(entry: Entry | None) -> Any:

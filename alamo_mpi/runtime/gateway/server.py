@@ -25,6 +25,7 @@ from alamo_mpi.runtime.gateway.address import VARIABLE, is_ours, new_address
 from alamo_mpi.runtime.gateway.remote import RemoteHome
 from alamo_mpi.runtime.gateway.requests import DONE, FAILED, HELLO, MORE, Welcome
 from alamo_mpi.runtime.gateway.served import ServedDictionaries
+from alamo_mpi.runtime.gateway.served_queues import ServedQueues
 from alamo_mpi.runtime.gateway.wire import Wire
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ class Gateway:
     def __init__(self, pool: Pool) -> None:
         global _open
         self._pool = pool
-        self._operations = ServedDictionaries(pool).operations
+        self._operations = {
+            **ServedDictionaries(pool).operations,
+            **ServedQueues(pool).operations,
+        }
         self._lock = threading.Lock()
         self._closing = False
         self._connections: dict[threading.Thread, socket.socket] = {}

@@ -12,12 +12,14 @@ import contextlib
 import pickle
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
+from alamo_mpi.core.items import Item
 from alamo_mpi.core.window import Buffer
 from alamo_mpi.mpi.buffers import Buffers
 
-__all__ = ["Wire", "outside"]
+__all__ = ["Wire", "buffers", "outside", "packed_item"]
 
 _HEAD: Final = struct.Struct("<QQ")
 _FIRST_READ: Final = 1 << 16
@@ -34,6 +36,16 @@ def outside(data: Buffer) -> Buffer | pickle.PickleBuffer:
     if len(data) >= _OUTSIDE_NBYTES:
         return pickle.PickleBuffer(data)
     return bytes(data) if isinstance(data, memoryview) else data
+
+
+def buffers(frames: Sequence[memoryview]) -> list[pickle.PickleBuffer]:
+    """Return large buffers as they should be put into a message."""
+    return [pickle.PickleBuffer(frame) for frame in frames]
+
+
+def packed_item(item: Item) -> tuple[Any, list[pickle.PickleBuffer], int]:
+    """Return an item of a queue as it should be put into a message."""
+    return outside(item.body), buffers(item.frames), item.kind
 
 
 class Wire:
