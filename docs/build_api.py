@@ -28,7 +28,7 @@ imported as `from alamo_mpi import NAME`.
 CHAPTERS = {
     "The service": ("Batch", "Task", "AsyncDict"),
     "Data dependencies": ("DataAccess", "CommunicationObject", "CommunicationDomain"),
-    "Data": ("DDict",),
+    "Data": ("DDict", "Queue"),
     "Starting": ("init", "serve"),
     "Errors": (
         "AlamoError",
@@ -45,6 +45,9 @@ CHAPTERS = {
         "DDictTimeoutError",
         "DDictFrozenError",
         "DDictDestroyedError",
+        "QueueClosedError",
+        "QueueDestroyedError",
+        "QueueMemoryError",
         "InternalError",
     ),
 }
