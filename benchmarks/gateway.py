@@ -21,6 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+# In this folder there is a file with the name of a standard module.
+if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    sys.path.append(sys.path.pop(0))
+
 from ddict import median_us, repeats, value_of
 
 from alamo_mpi import Batch, DDict, Queue
@@ -43,7 +47,7 @@ def measure(d: DDict[Any, Any], quick: bool) -> Figures:
         count = min(repeats(SIZES[label], quick), 1000)
         with Queue[Any]() as q:
             put = median_us(lambda i: q.put(value), count)  # noqa: B023
-            figures[f"Queue {label}"] = [put, median_us(lambda i: q.get(), count)]  # noqa: B023
+            figures[f"Queue {label}"] = [put, median_us(lambda i: q.get(), count)]
     return figures
 
 

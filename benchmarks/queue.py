@@ -97,12 +97,13 @@ class RedisQueue:
         self._client, self._name = redis.Redis(unix_socket_path=socket), name
 
     def put(self, item: Any) -> None:
-        while self._client.rpush(self._name, pickle.dumps(item, 5)) > MAXSIZE:
-            while self._client.llen(self._name) > MAXSIZE:
-                time.sleep(0)
-            return
+        """Append an item; wait while there are too many."""
+        length = self._client.rpush(self._name, pickle.dumps(item, 5))
+        while length > MAXSIZE:
+            length = self._client.llen(self._name)
 
     def get(self) -> Any:
+        """Wait for an item."""
         return pickle.loads(self._client.blpop(self._name)[1])
 
 

@@ -28,7 +28,7 @@ imported as `from alamo_mpi import NAME`.
 CHAPTERS = {
     "The service": ("Batch", "Task", "AsyncDict"),
     "Data dependencies": ("DataAccess", "CommunicationObject", "CommunicationDomain"),
-    "Data": ("DDict",),
+    "Data": ("DDict", "Queue"),
     "Starting": ("init", "serve"),
     "Programs that tasks start": ("attach", "Attachment"),
     "Errors": (
@@ -46,6 +46,9 @@ CHAPTERS = {
         "DDictTimeoutError",
         "DDictFrozenError",
         "DDictDestroyedError",
+        "QueueClosedError",
+        "QueueDestroyedError",
+        "QueueMemoryError",
         "GatewayError",
         "InternalError",
     ),

@@ -21,17 +21,13 @@ from alamo_mpi.runtime.backoff import Backoff
 from tests.support.mpirun import ROOT
 
 LIMIT_S = 60.0
-#: Tests of queues that look into the rank's own pool or start tasks; and one that wants to be told
-#: of a destroyed queue before it is used.
+#: Tests of queues that look into the rank's own pool; and one that wants to be told of a destroyed
+#: queue before it is used.
 NEEDS_A_RANK = (
     "bad_arguments_are_refused",
     "destroyed_queue_refuses_everything",
     "item_larger_than_all_memory_is_refused_and_nothing_is_lost",
-    "main_program_talks_to_a_running_task",
-    "queue_is_a_communication_object_of_one_channel",
-    "queue_made_by_a_task_outlives_it",
     "stats_and_placement",
-    "tasks_put_and_get_each_item_once",
     "thousand_queues",
 )
 
