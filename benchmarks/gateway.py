@@ -1,6 +1,6 @@
 """What the gateway costs: services used by a program that a task has started, and by the task.
 
-    mpiexec -n 2 python -m alamo_mpi benchmarks/gateway.py [--quick]
+    mpiexec -n 2 python benchmarks/gateway.py [--quick]
 
 Prints one table: the median time of one put and one get of 8 B, 64 KiB and 64 MiB in a `DDict`, and
 of the smaller two in a `Queue`, on a worker and in a process attached to it, one after the other;
