@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from alamo_mpi import session
 from alamo_mpi.ending import interactive, status_of
 from alamo_mpi.errors import LaunchError
-from alamo_mpi.mpi.announced import speaks_for_all
+from alamo_mpi.mpi.lastwords import refuse
 
 __all__ = ["run_program"]
 
@@ -55,7 +55,7 @@ def run_program(program: Sequence[str]) -> None:
     try:
         ours = session.init()
     except LaunchError as error:
-        sys.exit(f"alamo_mpi: {error}" if speaks_for_all() else 1)
+        refuse(error)
     try:
         code, module = _load_module(name) if is_module else _load_file(name)
     except _NoProgram as missing:

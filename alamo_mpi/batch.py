@@ -312,7 +312,15 @@ class Batch:
             [each._arguments for each in tasks],
         )
         inputs = self._inputs(task, tasks)
+        locality = None
+        if not self._manager.one_node:
+            from alamo_mpi.runtime.locality import Locality  # starts MPI
+
+            locality = Locality(self._live.ranks, [each._accesses for each in tasks])
+            graph = locality.graph(graph)
         submission = self._manager.preparer.submission(calls, graph, inputs, record=self._record)
+        if locality is not None:
+            locality.note(submission.program)
         for index, each in enumerate(tasks):
             if each._callback is not None:
                 submission.callbacks[index] = each._callback

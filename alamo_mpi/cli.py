@@ -4,7 +4,8 @@
     alamo-mpi run [-n N] -m package.module [args ...]
 
 Without ``-n`` the ranks are those that a launcher has started, or one.  With it, this process
-becomes the launcher of the MPI that mpi4py loads, and starts itself N times without it.
+becomes the launcher of the MPI that mpi4py loads, and starts itself N times without it.  In a Slurm
+allocation ``alamo-mpi run`` takes N from it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 from collections.abc import Sequence
 
 __all__ = ["main", "run"]
+
+RUN = "alamo-mpi run"
 
 _EPILOG = """\
 Ranks 1 to N-1 are workers; the program runs once, on rank 0. The usual start is
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", add_help=False, help="run a program on the ranks of an MPI job")
     if arguments[:1] == ["run"]:
-        run(arguments[1:], prog="alamo-mpi run")
+        run(arguments[1:], prog=RUN)
     else:
         parser.parse_args(arguments)
 
@@ -50,22 +53,42 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
     options = parser.parse_args(own)
     if not program:
         parser.error("which program? Name a file, or -m and a module.")
-    if options.nranks is not None:
-        _start_ranks(options.nranks, program)
+    nranks = options.nranks
+    if nranks is None and prog == RUN:
+        nranks = _ranks_of_allocation()
+    if nranks is not None:
+        _start_ranks(nranks, program)
     from alamo_mpi.application import run_program
 
     run_program(program)
 
 
+def _ranks_of_allocation() -> int | None:
+    """Return how many ranks the Slurm job around us was made for; None where it has none to start.
+
+    Only ``alamo-mpi run`` asks: ``python -m alamo_mpi`` is what launchers start, also those that
+    do not announce themselves.
+    """
+    import os
+
+    from alamo_mpi.mpi.allocation import allocation_of
+    from alamo_mpi.mpi.announced import ranks_of_launcher
+
+    allocation = allocation_of(os.environ)
+    if allocation is None or ranks_of_launcher(os.environ) is not None:
+        return None
+    return allocation.nranks
+
+
 def _start_ranks(nranks: int, program: Sequence[str]) -> None:
     from alamo_mpi.errors import LaunchError
-    from alamo_mpi.mpi.announced import speaks_for_all
+    from alamo_mpi.mpi.lastwords import refuse
     from alamo_mpi.mpi.launcher import exec_ranks
 
     try:
         exec_ranks(nranks, [*_interpreter(), "-m", "alamo_mpi", *program])
     except LaunchError as error:
-        sys.exit(f"alamo_mpi: {error}" if speaks_for_all() else 1)
+        refuse(error)
 
 
 def _interpreter() -> list[str]:

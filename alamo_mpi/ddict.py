@@ -19,7 +19,7 @@ from alamo_mpi.core.access import CommunicationDomain, CommunicationObject
 from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.layout import place
 from alamo_mpi.core.records import Record
-from alamo_mpi.ddictviews import Items, Values
+from alamo_mpi.dictviews import DDictItems, DDictValues
 from alamo_mpi.errors import DDictTimeoutError
 from alamo_mpi.runtime import home as homes
 from alamo_mpi.runtime.dictclient import DictClient, Placement, equal
@@ -78,9 +78,8 @@ class DDict(MutableMapping[K, V]):
     raised when others write.  No order is kept.  The bulk operations (`update`, `clear`, `copy`,
     ``==``) are sequences of single ones.
 
-    All operations are local in MPI's sense: they need no matching call anywhere.  Between hosts
-    without RDMA hardware they wait until the target rank makes MPI progress.
-
+    All operations are local: they need no matching call anywhere.  Between hosts without RDMA
+    hardware they wait until the target rank makes MPI progress.
     A pickled `DDict` is a reference: its copy is a client of the same dictionary.  The memory is
     freed by `destroy`, which ``with DDict() as d:`` calls at the end, and when the program ends.
 
@@ -199,12 +198,10 @@ class DDict(MutableMapping[K, V]):
 
         Parameters
         ----------
-        key
         default : optional
-            Returned when the key is missing, after the wait if there is one.
+            Returned when `key` is missing, after the wait if there is one.
         timeout : float or None, optional
-            Seconds to wait for a missing key, None for ever; by default as the dictionary was
-            made: no wait, or that of ``wait_for_keys``.
+            Seconds to wait for a missing key, None for ever; by default as ``wait_for_keys`` says.
 
         Raises
         ------
@@ -264,15 +261,9 @@ class DDict(MutableMapping[K, V]):
     # -- synchronisation ----------------------------------------------------------
 
     def fetch_add(self, key: K, delta: Any = 1, default: Any = 0) -> Any:
-        """Add to a value and return what it was, atomically.
+        """Add `delta` to a value with ``+`` and return what it was, atomically.
 
-        Parameters
-        ----------
-        key
-        delta
-            Added with ``+``.
-        default
-            What a missing key counts as.
+        A missing key counts as `default`.
         """
         encoded = encode(key)
         # One thread of this process at a time: others would only make each other start again.
@@ -332,20 +323,22 @@ class DDict(MutableMapping[K, V]):
     def __iter__(self) -> Iterator[K]:
         return (load_key(record.key) for record in self._table.records())
 
-    def _iterate_items(self, on: int | None = None) -> Iterator[tuple[K, V]]:
+    def iterate_items(self, on: int | None = None) -> Iterator[tuple[K, V]]:
+        """Iterate over the items, those in the memory of rank `on` only if given."""
         for record in self._table.records(on=on):
             yield load_key(record.key), load_value(record)
 
-    def _iterate_values(self, on: int | None = None) -> Iterator[V]:
+    def iterate_values(self, on: int | None = None) -> Iterator[V]:
+        """Iterate over the values, likewise."""
         return (load_value(record) for record in self._table.records(on=on))
 
     def items(self) -> ItemsView[K, V]:
         """Return a view of the items; iterating reads each key and value once."""
-        return Items(self)
+        return DDictItems(self)
 
     def values(self) -> ValuesView[V]:
         """Return a view of the values."""
-        return Values(self)
+        return DDictValues(self)
 
     def clear(self) -> None:
         """Delete all keys, one by one."""
@@ -380,12 +373,33 @@ class DDict(MutableMapping[K, V]):
         return self
 
     def put_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]]) -> None:
-        """Store several values; each by itself is atomic, all together are not."""
-        self.update(items)
+        """Store several values; each by itself is atomic, all together are not.
+
+        Of equal keys the last one wins.  Errors as ``d[key] = value``, which may leave some of
+        the items stored.  Between hosts the steps of different keys overlap: hundreds of small
+        values take a few round trips together.
+        """
+        self._client.store_many(items.items() if isinstance(items, Mapping) else items)
+
+    def update(self, other: Any = (), /, **kwargs: Any) -> None:
+        """Store items of a mapping or of an iterable of pairs, and keywords, by `put_many`."""
+        if hasattr(other, "keys") and not isinstance(other, Mapping):
+            other = {key: other[key] for key in other.keys()}  # noqa: SIM118
+        self.put_many(other)
+        if kwargs:
+            self.put_many(kwargs)  # type: ignore[arg-type]
 
     def get_many(self, keys: Iterable[K]) -> list[V]:
-        """Return the values of several keys in their order; errors as ``d[key]``."""
-        return [self[key] for key in keys]
+        """Return the values of several keys in their order; errors and waits as ``d[key]``.
+
+        Between hosts the reads of different keys overlap.
+        """
+        wanted = list(keys)
+        records = self._client.get_many([encode(key) for key in wanted])
+        return [
+            self[key] if record is None else load_value(record)
+            for key, record in zip(wanted, records, strict=True)
+        ]
 
     # -- placement ----------------------------------------------------------
 
@@ -403,11 +417,11 @@ class DDict(MutableMapping[K, V]):
 
     def local_values(self) -> Iterator[V]:
         """Iterate over the values in this rank's memory."""
-        return self._iterate_values(self._home.rank)
+        return self.iterate_values(self._home.rank)
 
     def local_items(self) -> Iterator[tuple[K, V]]:
         """Iterate over the items whose values are in this rank's memory."""
-        return self._iterate_items(self._home.rank)
+        return self.iterate_items(self._home.rank)
 
     def local_len(self) -> int:
         """Return the number of values in this rank's memory; reads the whole index."""
@@ -416,7 +430,11 @@ class DDict(MutableMapping[K, V]):
     # -- the dictionary as a whole ----------------------------------------------------------
 
     def freeze(self) -> None:
-        """Refuse all writes, by every client, until `unfreeze`; takes time for each key."""
+        """Refuse all writes, by every client, until `unfreeze`; takes time for each key.
+
+        Meanwhile reads skip validation: between hosts one round trip of three.  Unfreeze when no
+        read is under way any more, such as after the tasks that read have ended.
+        """
         with self._lock:
             self._table.seal()
 

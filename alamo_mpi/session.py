@@ -63,10 +63,11 @@ def init() -> Session:
     ------
     SystemExit
         With status 0, on every other rank, when rank 0 is done: these ranks serve inside this
-        call and never return from it.
+        call and never return from it.  With status 1, on every other rank, where the first one
+        raises the `LaunchError` of them all.
     LaunchError
-        When the launcher started N programs of one rank instead of one program of N ranks, or
-        MPI does not support threads.
+        When the launcher started N programs of one rank instead of one program of N ranks, MPI
+        does not support threads, or the memory pool cannot be had.
     TaskStateError
         Inside a task on a worker, or after the program's end has begun.
 
@@ -116,6 +117,12 @@ def _check_no_descent() -> None:
 
 
 def _start_program() -> Session:
+    from alamo_mpi.mpi.announced import speaks_for_all
+    from alamo_mpi.mpi.fit import check_fit
+    from alamo_mpi.mpi.lastwords import told_once
+
+    with told_once(first=speaks_for_all()):
+        check_fit()
     from alamo_mpi.mpi.world import World, unlink_shared_memory
     from alamo_mpi.runtime.gateway.server import open_gateway
     from alamo_mpi.runtime.pool import open_pool
@@ -123,11 +130,13 @@ def _start_program() -> Session:
     world = World()
     # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
     unlink_shared_memory()
-    if world.size == 1:
-        from alamo_mpi.mpi.launcher import check_singleton
+    # N programs of one rank each have a rank 0; which is the first, the launcher has said.
+    with told_once(first=world.rank == 0 if world.size > 1 else speaks_for_all()):
+        if world.size == 1:
+            from alamo_mpi.mpi.launcher import check_singleton
 
-        check_singleton(world.size)
-    pool = open_pool(world)
+            check_singleton(world.size)
+        pool = open_pool(world)
     unlink_shared_memory()  # the pool's
     open_gateway(world, pool)
     if world.rank > 0:
@@ -148,8 +157,7 @@ def _open(world: World) -> Session:
         return Session(world)
     except BaseException as error:
         if world.size > 1:
-            sys.excepthook(type(error), error, error.__traceback__)
-            world.abort(1)
+            world.fail(error)
         raise
 
 
@@ -159,8 +167,7 @@ def _serve_program(world: World) -> None:
         _serve(world)
     except BaseException as error:
         # Nobody above could do better: the program's main is rank 0's.
-        sys.excepthook(type(error), error, error.__traceback__)
-        world.abort(1)
+        world.fail(error)
     _process.leaving = True
     world.free()
     if interactive():
@@ -277,8 +284,7 @@ class serve:  # noqa: N801 - a context manager, used like a function
             _serve(world)
         except BaseException as error:
             # Rank 0 waits for this rank, and the host program knows nothing of it.
-            sys.excepthook(type(error), error, error.__traceback__)
-            world.abort(1)
+            world.fail(error)
         outcome = world.comm.bcast(None)
         world.free()
         if isinstance(outcome, SystemExit):

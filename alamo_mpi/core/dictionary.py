@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from . import layout as at
+from . import many
 from .blocks import Allocator
 from .quota import Quota
 from .records import Record
@@ -72,6 +73,14 @@ class Dictionary(Table):
         if quota:
             rank, offset = self.root_word(nshards)
             allocator.set_quota(uid, Quota(window, rank, offset, quota))
+
+    def get_many(self, keys: Sequence[tuple[int, bytes]]) -> list[Record | None]:
+        """Return the values of many keys, given as (hash, key); see `core.many`."""
+        return many.get_many(self, keys)
+
+    def put_many(self, items: Iterable[many.Item]) -> None:
+        """Set the values of many keys; see `core.many`."""
+        many.put_many(self, items)
 
     def count(self) -> int:
         """Return the number of keys; one read per shard."""
@@ -248,7 +257,7 @@ class Dictionary(Table):
     def _destroy_page(self, page: int, level: int) -> None:
         window = self.window
         for bucket in self._buckets(page, level):
-            child = self._close(bucket, self._mine)
+            child = self._close(bucket, self.mine)
             words = window.words(bucket.rank, bucket.offset, at.BUCKET_WORDS)
             window.write_word(bucket.rank, bucket.offset + 8, 0)
             if child:

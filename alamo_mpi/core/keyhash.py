@@ -10,10 +10,15 @@ members' pickles.
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import pickle
 from collections.abc import Callable
+
+try:
+    # The module behind hashlib.blake2b: hashlib itself loads OpenSSL, which no start-up needs.
+    from _blake2 import blake2b
+except ImportError:  # another interpreter than CPython
+    from hashlib import blake2b
 
 __all__ = ["Encoded", "encode_key", "encode_scalar", "hash_bytes"]
 
@@ -36,7 +41,7 @@ class _OrderedFrozenSet:
 
 def hash_bytes(data: bytes) -> int:
     """Return the 64-bit hash of a pickled key; uniform in all its bits."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
 
 
 @functools.lru_cache(maxsize=1 << 15, typed=True)

@@ -6,10 +6,13 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from alamo_mpi.core.graph import Graph
+from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.placement import ReadySet
 from alamo_mpi.core.states import State
 
 __all__ = ["Program"]
+
+_RAW = int(Hazard.RAW)
 
 
 class Program:
@@ -50,6 +53,7 @@ class Program:
         "ready",
         "ready_at",
         "remaining",
+        "resident",
         "states",
         "waiting",
         "watchers",
@@ -80,6 +84,9 @@ class Program:
         self.doomed: dict[int, tuple[Program, int]] = {}
         #: Task -> size of its largest input that stayed on a worker, and that worker's rank.
         self.homes: dict[int, tuple[int, int]] = {}
+        #: Whether what a task writes stays in its worker's memory, so that whoever reads it is
+        #: best run there too; set by whoever submits it.
+        self.resident = False
         #: Task -> tasks of other programs that take its result as an argument.
         self.watchers: dict[int, list[tuple[Program, int]]] = {}
         #: Task -> time at which it became ready; None if nobody asked, or all were from the start.
@@ -101,6 +108,14 @@ class Program:
         """Note that an input of a task lies on a rank; the largest one decides."""
         if nbytes > self.homes.get(index, (0, 0))[0]:
             self.homes[index] = nbytes, rank
+
+    def prefer_readers(self, index: int, rank: int) -> None:
+        """Note that what the readers of a task's output read lies on a rank, size unknown."""
+        graph = self.graph
+        if graph is not None:
+            for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):
+                if graph.hazard[edge] & _RAW:
+                    self.prefer(graph.succ[edge], 1, rank)
 
     def home(self, index: int) -> int | None:
         """Return the rank that a task is best run on, if there is one."""

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 from . import layout as at
 from .window import Window
 
-__all__ = ["Record", "Records", "read_content", "read_frames"]
+__all__ = ["FIRST_READ", "Record", "Records", "read_content", "read_frames"]
 
 # One read of this length costs no more than one of 64 bytes between hosts, and holds most values.
-_FIRST_READ: Final = 2048
+FIRST_READ: Final = 2048
 #: From here on a view of the body is cheaper than a copy.
 _LARGE_BODY: Final = 4096
 _HEADER: Final = struct.Struct("@8Q")
@@ -45,7 +45,9 @@ class Records:
         self._nbytes = window.nbytes
         self._direct = window.direct
 
-    def load(self, pointer: int, key: bytes | None = None) -> Record | bool:
+    def load(
+        self, pointer: int, key: bytes | None = None, *, sealed: bool = False
+    ) -> Record | bool:
         """Read a block.
 
         Parameters
@@ -54,6 +56,9 @@ class Records:
             As found in a slot; the frozen bit is ignored.
         key : bytes, optional
             Read no more than needed if the block is of another key.
+        sealed : bool
+            The pointer was read frozen in a sealed bucket: nobody can retire the block, and the
+            last look at the sequence is spared.
 
         Returns
         -------
@@ -71,7 +76,7 @@ class Records:
             header = window.words(rank, offset, at.HEADER_WORDS)
             data = None
         else:
-            data = window.read(rank, offset, min(_FIRST_READ, self._nbytes - offset))
+            data = window.read(rank, offset, min(FIRST_READ, self._nbytes - offset))
             header = _HEADER.unpack_from(data)
         sequence, _, uid, _, _, shape, content_nbytes, body_nbytes = header
         if sequence & at.GENERATION_MASK != pointer >> at.GENERATION_SHIFT & at.GENERATION_MASK:
@@ -85,7 +90,7 @@ class Records:
             data = window.read(rank, start, content_nbytes)
         else:
             data = _rest(window, data, rank, offset, at.CONTENT + content_nbytes)
-        if window.word(rank, offset) != sequence:
+        if not sealed and window.word(rank, offset) != sequence:
             return True
         key_nbytes = shape & 0xFFFFFFFF
         nframes = shape >> 32
@@ -99,7 +104,7 @@ class Records:
         body = data[content_nbytes - body_nbytes :]
         lengths = struct.unpack_from(f"@{nframes}Q", data[key_nbytes : key_nbytes + 8 * nframes])
         frames = read_frames(window, rank, offset, content_nbytes, lengths)
-        if window.word(rank, offset) != sequence:
+        if not sealed and window.word(rank, offset) != sequence:
             return True
         return _record((key, body, frames))
 
@@ -132,7 +137,7 @@ def read_content(window: Window, rank: int, offset: int) -> tuple[tuple[int, ...
     if window.direct[rank]:
         header = window.words(rank, offset, at.HEADER_WORDS)
         return header, window.read(rank, offset + at.CONTENT, header[6])
-    data = window.read(rank, offset, min(_FIRST_READ, window.nbytes - offset))
+    data = window.read(rank, offset, min(FIRST_READ, window.nbytes - offset))
     header = _HEADER.unpack_from(data)
     return header, _rest(window, data, rank, offset, at.CONTENT + header[6])
 

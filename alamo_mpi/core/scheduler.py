@@ -231,6 +231,8 @@ class Scheduler:
                 nbytes = event.kept.get(at, 0)
                 if nbytes >= _HEAVY_NBYTES:
                     self._prefer(program, index, nbytes, chunk.rank)
+                if program.resident:
+                    program.prefer_readers(index, chunk.rank)
                 self._settle(program, index, State.DONE, None)
                 continue
             root = None

@@ -22,7 +22,16 @@ from .blocks import Allocator
 from .records import Record, Records
 from .window import Buffer, Window
 
-__all__ = ["Bucket", "Entry", "Table"]
+__all__ = [
+    "NOWHERE",
+    "Bucket",
+    "Entry",
+    "Table",
+    "bucket_place",
+    "free_slots",
+    "is_sealed",
+    "match",
+]
 
 _DEEPEST: Final = 20
 _PAGE: Final = struct.Struct(f"@{at.PAGE_BUCKETS * at.BUCKET_WORDS}Q")
@@ -41,7 +50,7 @@ class Bucket(NamedTuple):
 
 
 #: In the place of a bucket of a shard that has no page yet.
-_NOWHERE: Final = Bucket((0,) * at.BUCKET_WORDS, -1, 0, 0)
+NOWHERE: Final = Bucket((0,) * at.BUCKET_WORDS, -1, 0, 0)
 
 
 class Entry(NamedTuple):
@@ -77,7 +86,7 @@ class Table:
         self.allocator = allocator
         self.reader = Records(window, uid)
         self._attempts = 0  # looks at a lock that others held, since the last success
-        self._mine = (window.rank + 1) << at.HOLDER_SHIFT
+        self.mine = (window.rank + 1) << at.HOLDER_SHIFT
         #: per shard: prefix of the hash, behind a leading 1 -> address of its page
         self._pages: list[dict[int, int]] = [{} for _ in range(nshards)]
         self._depth = [0] * nshards
@@ -89,14 +98,14 @@ class Table:
         load = self.reader.load
         while True:
             words = self._look(key_hash)[0]
-            slot = _match(words, key_hash, 2)
+            slot = match(words, key_hash, 2)
             while slot:
-                found = load(words[slot + 1], key)
+                found = load(words[slot + 1], key, sealed=is_sealed(words, slot))
                 if found is True:
                     break
                 if found:
                     return found
-                slot = _match(words, key_hash, slot + 1)
+                slot = match(words, key_hash, slot + 1)
             else:
                 return None
 
@@ -104,7 +113,7 @@ class Table:
         """Return a key's value and its place, for `replace` or `remove`; None if it is missing."""
         while True:
             bucket = self.bucket(key_hash)
-            slot = _match(bucket.words, key_hash, 2)
+            slot = match(bucket.words, key_hash, 2)
             while slot:
                 pointer = bucket.words[slot + 1]
                 found = self.reader.load(pointer, key)
@@ -112,7 +121,7 @@ class Table:
                     break
                 if found:
                     return Entry(bucket, bucket.offset + 8 * (slot + 1), pointer, found)
-                slot = _match(bucket.words, key_hash, slot + 1)
+                slot = match(bucket.words, key_hash, slot + 1)
             else:
                 return None
 
@@ -130,26 +139,11 @@ class Table:
 
     def _look(self, key_hash: int) -> tuple[tuple[int, ...], int, int, int]:
         """Read a bucket as a plain tuple: from the deepest page known, downwards."""
-        shard = key_hash % self.nshards
-        pages = self._pages[shard]
-        level = self._depth[shard]
+        page, level = self.nearest_page(key_hash)
+        if not page:
+            return NOWHERE
         while True:
-            page = pages.get(1 << 3 * level | key_hash >> 64 - 3 * level)
-            if page is not None:
-                break
-            if level == 0:
-                page = self.shard_root(shard, make=False)
-                if not page:
-                    return _NOWHERE
-                break
-            level -= 1
-        while True:
-            rank = page >> at.UNIT_BITS
-            offset = (
-                ((page & at.UNIT_MASK) << 6)
-                + at.HEADER_BYTES
-                + (key_hash >> 61 - 3 * level & 7) * at.BUCKET_BYTES
-            )
+            rank, offset = bucket_place(page, level, key_hash)
             words = self.window.words(rank, offset, at.BUCKET_WORDS)
             if words[1] != self.uid:
                 raise self.destroyed()
@@ -157,9 +151,26 @@ class Table:
             if not page:
                 return words, rank, offset, level
             level += 1
-            pages[1 << 3 * level | key_hash >> 64 - 3 * level] = page
-            if level > self._depth[shard]:
-                self._depth[shard] = level
+            self.remember(key_hash, level, page)
+
+    def nearest_page(self, key_hash: int) -> tuple[int, int]:
+        """Return address and level of the deepest page known for a hash; (0, 0): there is none."""
+        shard = key_hash % self.nshards
+        pages = self._pages[shard]
+        level = self._depth[shard]
+        while level:
+            page = pages.get(1 << 3 * level | key_hash >> 64 - 3 * level)
+            if page is not None:
+                return page, level
+            level -= 1
+        return pages.get(1) or self.shard_root(shard, make=False), 0
+
+    def remember(self, key_hash: int, level: int, page: int) -> None:
+        """Note that the hash leads to this page: that never changes."""
+        shard = key_hash % self.nshards
+        self._pages[shard][1 << 3 * level | key_hash >> 64 - 3 * level] = page
+        if level > self._depth[shard]:
+            self._depth[shard] = level
 
     # -- writing ----------------------------------------------------------
 
@@ -179,8 +190,11 @@ class Table:
         DDictFullError, DDictFrozenError, DDictDestroyedError
             Nothing was changed.
         """
-        allocator = self.allocator
-        pointer = allocator.write_block(self.uid, key_hash, key, body, frames, on=on)
+        pointer = self.allocator.write_block(self.uid, key_hash, key, body, frames, on=on)
+        self.publish(key_hash, key, pointer)
+
+    def publish(self, key_hash: int, key: bytes, pointer: int) -> None:
+        """Make a block the key's value; it is retired if that fails.  Raises as `put`."""
         ours = True
         try:
             while True:
@@ -200,11 +214,11 @@ class Table:
                     return
                 ours = True
         except _REFUSED:
-            allocator.retire(pointer)
+            self.allocator.retire(pointer)
             raise
         except BaseException:
             if ours:
-                allocator.retire(pointer)
+                self.allocator.retire(pointer)
             raise
 
     def insert(
@@ -279,14 +293,14 @@ class Table:
 
     def _slot_of(self, words: tuple[int, ...], key_hash: int, key: bytes) -> int | None:
         """Return the slot that has the key, 0 if there is none, None if the reading is too old."""
-        slot = _match(words, key_hash, 2)
+        slot = match(words, key_hash, 2)
         while slot:
             same = self.reader.has_key(words[slot + 1], key)
             if same is None:
                 return None
             if same:
                 return slot
-            slot = _match(words, key_hash, slot + 1)
+            slot = match(words, key_hash, slot + 1)
         return 0
 
     # -- under the lock of a bucket ----------------------------------------------------------
@@ -300,7 +314,7 @@ class Table:
         window = self.window
         held = True
         try:
-            seen = window.compare_and_swap(rank, offset, 0, self._mine)
+            seen = window.compare_and_swap(rank, offset, 0, self.mine)
             if seen:
                 held = False
                 self._blocked(seen, rank, offset)
@@ -310,17 +324,18 @@ class Table:
                 raise self.destroyed()
             if self._slot_of(words, key_hash, key) != 0:
                 return False
-            slot = _free_slot(words)
-            if slot == 0:
+            free = free_slots(words)
+            if not free:
                 self._burst(words, rank, offset, level)
                 held = False
                 return False
+            slot = free[0]
             if words[slot] != key_hash:
                 window.write_word(rank, offset + 8 * slot, key_hash)
             window.compare_and_swap(rank, offset + 8 * (slot + 1), 0, pointer)
         finally:
             # Also when an exception came between the swap that took the lock and its result:
-            # `_mine` is nobody else's, so this can only release what is held here.
+            # `mine` is nobody else's, so this can only release what is held here.
             if held:
                 self._unlock(rank, offset)
         self._attempts = 0
@@ -343,7 +358,7 @@ class Table:
                 used[row] += 2
         content = _PAGE.pack(*[word for row in rows for word in row])
         self.allocator.write_page(page, self.uid, content)
-        self.window.compare_and_swap(rank, offset, self._mine, page)
+        self.window.compare_and_swap(rank, offset, self.mine, page)
 
     def freeze_slot(self, rank: int, slot: int, pointer: int) -> int:
         """Make a pointer word final; return it (0: the slot is empty, and needs no freezing)."""
@@ -367,7 +382,7 @@ class Table:
             return
         held = True
         try:
-            seen = self.window.compare_and_swap(rank, offset, 0, self._mine)
+            seen = self.window.compare_and_swap(rank, offset, 0, self.mine)
             if seen:
                 held = False
                 return
@@ -383,10 +398,10 @@ class Table:
 
     def _unlock(self, rank: int, offset: int) -> None:
         try:
-            self.window.compare_and_swap(rank, offset, self._mine, 0)
+            self.window.compare_and_swap(rank, offset, self.mine, 0)
         except BaseException:
             # Interrupted (Ctrl-C) on the way out: others must not wait for ever.
-            self.window.compare_and_swap(rank, offset, self._mine, 0)
+            self.window.compare_and_swap(rank, offset, self.mine, 0)
             raise
 
     def _blocked(self, word: int, rank: int, offset: int) -> None:
@@ -395,10 +410,10 @@ class Table:
             raise DDictFrozenError(
                 "The dictionary is frozen: unfreeze() it before writing.", rank=self.window.rank
             )
-        if word == self._mine:
+        if word == self.mine:
             # One operation of this rank runs at a time, and this one has not locked anything: an
             # earlier one was interrupted before it could unlock.
-            self.window.compare_and_swap(rank, offset, self._mine, 0)
+            self.window.compare_and_swap(rank, offset, self.mine, 0)
         elif word & at.HOLDER_MASK:
             self.window.pause(self._attempts)
             self._attempts += 1
@@ -447,7 +462,7 @@ class Table:
         )
 
 
-def _match(words: tuple[int, ...], key_hash: int, start: int) -> int:
+def match(words: tuple[int, ...], key_hash: int, start: int) -> int:
     """Return the first used slot from word `start` on that has the hash; 0 if there is none."""
     try:
         while True:
@@ -460,16 +475,34 @@ def _match(words: tuple[int, ...], key_hash: int, start: int) -> int:
         return 0
 
 
-def _free_slot(words: tuple[int, ...]) -> int:
-    """Return an empty slot, 0 if the bucket must burst.
+def is_sealed(words: tuple[int, ...], slot: int) -> bool:
+    """Tell whether what a slot points to stays until the dictionary is unsealed.
+
+    Both are needed: the words of a bucket may have been read at different moments, and a burst
+    freezes slots as well.
+    """
+    return words[0] == at.SEALED and bool(words[slot + 1] & at.FROZEN)
+
+
+def bucket_place(page: int, level: int, key_hash: int) -> tuple[int, int]:
+    """Return rank and byte offset of the bucket that a hash has in a page of this level."""
+    return page >> at.UNIT_BITS, (
+        ((page & at.UNIT_MASK) << 6)
+        + at.HEADER_BYTES
+        + (key_hash >> 61 - 3 * level & 7) * at.BUCKET_BYTES
+    )
+
+
+def free_slots(words: tuple[int, ...]) -> list[int]:
+    """Return the empty slots; none if the bucket must burst.
 
     A frozen slot in a bucket without a child is what an interrupted burst has left.
     """
-    free = 0
+    free = []
     for slot in _SLOT_WORDS:
         pointer = words[slot + 1]
         if pointer & at.FROZEN:
-            return 0
-        if not pointer and not free:
-            free = slot
+            return []
+        if not pointer:
+            free.append(slot)
     return free

@@ -6,6 +6,7 @@ suite, in which every operation is a switch point between simulated clients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 __all__ = ["Buffer", "Window"]
@@ -53,6 +54,18 @@ class Window(Protocol):
 
     def write(self, rank: int, offset: int, data: Buffer) -> None:
         """Store bytes (C-contiguous) that no one else writes at the same time."""
+
+    def fill_many(self, reads: Sequence[tuple[int, int, memoryview]]) -> None:
+        """Do `read_into` for each (rank, offset, buffer), all under way together."""
+
+    def write_words(self, writes: Sequence[tuple[int, int, int]]) -> None:
+        """Do `write_word` for each (rank, offset, value), all under way together."""
+
+    def swap_many(self, swaps: Sequence[tuple[int, int, int, int]]) -> list[int]:
+        """Do `compare_and_swap` for each (rank, offset, expected, desired), all under way together.
+
+        The words are distinct; the order in which they are changed is not defined.
+        """
 
     def compare_and_swap(self, rank: int, offset: int, expected: int, desired: int) -> int:
         """Set the word to `desired` if it is `expected`, atomically; return what it was."""

@@ -26,15 +26,19 @@ _OF_ONE_PROCESS = (
     "SLURM_PROCID",
 )
 
+#: Steps of this number and more are Slurm's own: batch shell, interactive shell, external.
+_FIRST_SPECIAL_STEP = 0xFFFFFFF0
+
 
 def ranks_of_launcher(environ: Mapping[str, str]) -> tuple[str, int] | None:
     """Return the variable and the number of ranks by which a launcher announced itself."""
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
         if environ.get(name, "").isdigit():
             return name, int(environ[name])
-    # The batch shell of a Slurm job has no step; mpiexec inside one sets the variables above.
+    # mpiexec inside a step of Slurm sets the variables above.
     tasks = environ.get("SLURM_STEP_NUM_TASKS", "")
-    if tasks.isdigit() and environ.get("SLURM_STEP_ID", "").isdigit():
+    step = environ.get("SLURM_STEP_ID", "")
+    if tasks.isdigit() and step.isdigit() and int(step) < _FIRST_SPECIAL_STEP:
         return "SLURM_STEP_NUM_TASKS", int(tasks)
     return None
 

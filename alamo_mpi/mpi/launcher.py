@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from alamo_mpi.errors import LaunchError
+from alamo_mpi.mpi.allocation import allocation_of, offered_interfaces, srun_for
 from alamo_mpi.mpi.announced import ranks_of_launcher
 
 __all__ = [
@@ -23,11 +24,14 @@ __all__ = [
     "check_singleton",
     "exec_ranks",
     "find_launcher",
+    "launch_command",
+    "misfit",
 ]
 
 #: By family: what its launcher prints for ``--version``, and what its library calls itself.
 _FAMILIES = {
     "Open MPI": (re.compile(r"Open MPI|OpenRTE|PRRTE"), re.compile(r"Open MPI")),
+    "Cray MPICH": (re.compile(r"PALS|CRAY MPICH"), re.compile(r"CRAY MPICH")),
     "Intel MPI": (re.compile(r"Intel\(R\) MPI"), re.compile(r"Intel\(R\) MPI")),
     "MPICH": (re.compile(r"HYDRA|MPICH|mpich"), re.compile(r"MPICH|MVAPICH")),
 }
@@ -43,22 +47,23 @@ class Launcher:
     command : tuple of str
         The program and options that come before ``-n``.
     family : str
-        ``"MPICH"``, ``"Open MPI"``, ``"Intel MPI"``, or ``""`` where it is not known.
+        ``"MPICH"``, ``"Open MPI"``, ``"Intel MPI"``, ``"Cray MPICH"``, or ``""`` where it is not
+        known.
     """
 
     def __init__(self, command: Sequence[str], family: str) -> None:
         self.command = tuple(command)
         self.family = family
 
-    def argv(self, nranks: int, program: Sequence[str]) -> list[str]:
+    def argv(self, nranks: int, program: Sequence[str], *, oversubscribe: bool = True) -> list[str]:
         """Return the command line that runs `program` on `nranks` ranks."""
-        return [*self.command, *self._options(), "-n", str(nranks), *program]
+        return [*self.command, *self._options(oversubscribe), "-n", str(nranks), *program]
 
-    def _options(self) -> list[str]:
+    def _options(self, oversubscribe: bool) -> list[str]:
         if self.family != "Open MPI":
             return []
         # More ranks than cores are as welcome as they are to MPICH.
-        options = ["--oversubscribe"]
+        options = ["--oversubscribe"] if oversubscribe else []
         if os.geteuid() == 0:
             options.append("--allow-run-as-root")
         return options
@@ -88,6 +93,10 @@ def find_launcher(environ: Mapping[str, str] | None = None) -> Launcher:
     override = shlex.split(environ.get("MPIEXEC", ""))
     if override:
         return Launcher(override, family)
+    return _own_launcher(family, library, environ)
+
+
+def _own_launcher(family: str, library: str, environ: Mapping[str, str]) -> Launcher:
     seen: list[str] = []
     for path in _candidates(library, environ.get("PATH", os.defpath)):
         found = _family_of_command(path)
@@ -100,6 +109,33 @@ def find_launcher(environ: Mapping[str, str] | None = None) -> Launcher:
         "here (as in MPIEXEC='srun --mpi=pmi2'), or start the program by it yourself: "
         "mpiexec -n N python -m alamo_mpi app.py"
     )
+
+
+def launch_command(
+    nranks: int, program: Sequence[str], environ: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the command line that runs `program` on `nranks` ranks, here and now.
+
+    Inside a Slurm allocation that is ``srun`` where this Slurm and the MPI have a language in
+    common, so that Slurm sees the ranks, binds them and ends them; else, and with ``MPIEXEC`` set,
+    the launcher of `find_launcher`.
+
+    Raises
+    ------
+    LaunchError
+        When there is no launcher, or the allocation cannot have that many ranks.
+    """
+    environ = os.environ if environ is None else environ
+    allocation = allocation_of(environ)
+    if allocation is not None and not environ.get("MPIEXEC"):
+        family, _ = _loaded_library()
+        command = srun_for(family, offered_interfaces(environ), allocation, nranks)
+        if command is not None:
+            return [*command, *program]
+    launcher = find_launcher(environ)
+    # Open MPI fills the first host with all ranks when it may oversubscribe.
+    fits = allocation is not None and nranks <= (allocation.nranks or 0)
+    return launcher.argv(nranks, program, oversubscribe=not fits)
 
 
 def exec_ranks(nranks: int, program: Sequence[str]) -> NoReturn:
@@ -115,7 +151,7 @@ def exec_ranks(nranks: int, program: Sequence[str]) -> NoReturn:
             f"-n {nranks} starts a launcher, but this process was started by one already "
             f"({started[0]}={started[1]}): leave -n to the outer command."
         )
-    argv = find_launcher().argv(nranks, program)
+    argv = launch_command(nranks, program)
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -135,18 +171,20 @@ def check_singleton(size: int) -> None:
     started = ranks_of_launcher(os.environ)
     if size > 1 or started is None or started[1] <= 1:
         return
-    name, nranks = started
-    if name.startswith("SLURM"):
-        advice = f"srun --mpi=pmi2 -n {nranks} (MPICH) or srun --mpi=pmix -n {nranks} (Open MPI)"
-    else:
-        try:
-            advice = shlex.join(find_launcher().argv(nranks, ["python", "-m", "alamo_mpi"]))
-        except LaunchError as error:
-            advice = str(error)
+    raise misfit()
+
+
+def misfit() -> LaunchError:
+    """Return the error that says that this launcher is not this MPI's, and which command is."""
+    name, nranks = ranks_of_launcher(os.environ) or ("no announced size", 1)
+    try:
+        advice = shlex.join(launch_command(nranks, ["python", "-m", "alamo_mpi", "app.py"]))
+    except LaunchError as error:
+        advice = str(error)
     family, library = _loaded_library()
-    raise LaunchError(
+    return LaunchError(
         f"{nranks} separate programs of one rank were started instead of one program of {nranks} "
-        f"ranks ({name}={nranks}, but MPI_COMM_WORLD has size 1): the launcher does not belong to "
+        f"ranks ({name}={nranks}): the launcher does not belong to "
         f"{family or 'the MPI'} ({library or 'library unknown'}), which mpi4py has loaded. "
         f"Use: {advice}"
     )

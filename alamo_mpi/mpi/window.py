@@ -13,12 +13,11 @@ all ranks use the same ones.
 from __future__ import annotations
 
 import os
-import platform
 import struct
 import threading
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from mpi4py import MPI
@@ -34,7 +33,7 @@ _SPINS: Final = 64
 _LONGEST_NAP_S: Final = 1e-3
 #: A rank that was told to look naps up to 1/64 of the time since, so this keeps it quick.
 _WAKE_EVERY_S: Final = 1e-2
-_TOTAL_STORE_ORDER: Final = platform.machine() in ("x86_64", "AMD64", "i686")
+_TOTAL_STORE_ORDER: Final = os.uname().machine in ("x86_64", "AMD64", "i686")
 #: Word of the arena header in which each rank leaves its number while the window is made.
 _PROBE: Final = 56
 
@@ -114,12 +113,23 @@ class MpiWindow:
 
     def _flush(self, rank: int) -> None:
         """Complete what was started on a rank; one on another node is made to look for it."""
+        self._wake_if_far(rank)
+        self._win.Flush(rank)
+
+    def _wake_if_far(self, rank: int) -> None:
         if rank not in self._near:
             now = time.perf_counter()
             if now - self._woken[rank] > _WAKE_EVERY_S:
                 self._woken[rank] = now
                 self.wake(rank)
-        self._win.Flush(rank)
+
+    def _flush_all(self, ranks: Iterable[int]) -> None:
+        """Complete what was started on several ranks, having made all of them look first."""
+        ranks = set(ranks)
+        for rank in ranks:
+            self._wake_if_far(rank)
+        for rank in ranks:
+            self._win.Flush(rank)
 
     def free(self) -> None:
         """Give the memory back; collective, after the last operation of every rank."""
@@ -172,12 +182,26 @@ class MpiWindow:
         else:
             self._get(rank, offset, buffer)
 
+    def fill_many(self, reads: Sequence[tuple[int, int, memoryview]]) -> None:
+        """Fill buffers."""
+        started = set()
+        for rank, offset, buffer in reads:
+            if self._maps[rank] is not None:
+                self.read_into(rank, offset, buffer)
+            else:
+                self._start_get(rank, offset, buffer)
+                started.add(rank)
+        self._flush_all(started)
+
     def _get(self, rank: int, offset: int, buffer: memoryview) -> None:
+        self._start_get(rank, offset, buffer)
+        self._flush(rank)
+
+    def _start_get(self, rank: int, offset: int, buffer: memoryview) -> None:
         for start in range(0, len(buffer), _CHUNK):
             part = buffer[start : start + _CHUNK]
             spec = [part, len(part), MPI.BYTE]
             self._win.Get(spec, rank, (offset + start, len(part), MPI.BYTE))
-        self._flush(rank)
 
     # -- writing ----------------------------------------------------------
 
@@ -191,6 +215,19 @@ class MpiWindow:
         scratch.origin[0] = value
         self._win.Put(scratch.specs[0], rank, offset)
         self._flush(rank)
+
+    def write_words(self, writes: Sequence[tuple[int, int, int]]) -> None:
+        """Store words."""
+        memory = array("Q", [value for _, _, value in writes])
+        words = memoryview(memory)
+        started = set()
+        for at, (rank, offset, value) in enumerate(writes):
+            if self._words[rank] is not None:
+                self.write_word(rank, offset, value)
+            else:
+                self._win.Put([words[at : at + 1], 1, MPI.UINT64_T], rank, offset)
+                started.add(rank)
+        self._flush_all(started)
 
     def write(self, rank: int, offset: int, data: Buffer) -> None:
         """Store bytes."""
@@ -221,6 +258,22 @@ class MpiWindow:
         self._win.Compare_and_swap(origin, compare, result, rank, offset)
         self._flush(rank)
         return scratch.result[0]
+
+    def swap_many(self, swaps: Sequence[tuple[int, int, int, int]]) -> list[int]:
+        """Swap words."""
+        if self._alone is not None:
+            return [self.compare_and_swap(*swap) for swap in swaps]
+        memory = array("Q", bytes(24 * len(swaps)))
+        words = memoryview(memory)
+        for at, (rank, offset, expected, desired) in enumerate(swaps):
+            place = 3 * at
+            memory[place], memory[place + 1] = desired, expected
+            origin, compare, result = (
+                [words[part : part + 1], 1, MPI.UINT64_T] for part in range(place, place + 3)
+            )
+            self._win.Compare_and_swap(origin, compare, result, rank, offset)
+        self._flush_all(rank for rank, *_ in swaps)
+        return list(memory[2::3])
 
     def add(self, rank: int, offset: int, delta: int) -> int:
         """Add to a word."""

@@ -18,6 +18,7 @@ from typing import NoReturn, TypeAlias
 from mpi4py import MPI
 
 from alamo_mpi.errors import LaunchError
+from alamo_mpi.mpi.lastwords import drain, tell_error
 
 __all__ = ["Communicator", "World", "unlink_shared_memory"]
 
@@ -102,13 +103,20 @@ class World:
 
         Notes
         -----
-        Python's streams are flushed first: MPI ends the process without asking Python.  It ends
-        the whole job, not only the ranks of this world.
+        Python's streams are flushed first, since MPI ends the process without asking Python, and
+        the launcher gets the time to read them.  It ends the whole job, not only the ranks of this
+        world.
         """
         flush_streams()
+        drain()
         unlink_shared_memory()
         MPI.COMM_WORLD.Abort(status)
         os._exit(status)  # MPICH's returns while the launcher gathers its strength
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Tell an error in one piece, then abort with status 1; local, does not return."""
+        tell_error(error)
+        self.abort(1)
 
     def finalize(self) -> None:
         """Call MPI_Finalize, if nobody has; collective over ``MPI.COMM_WORLD``."""

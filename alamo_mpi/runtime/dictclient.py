@@ -6,19 +6,25 @@ exchange, wait; each takes the process's lock where it changes something.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.keyhash import Encoded
+from alamo_mpi.core.many import Item
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Entry
 from alamo_mpi.errors import DDictTimeoutError
 from alamo_mpi.runtime.home import Home
-from alamo_mpi.runtime.values import dump_value
+from alamo_mpi.runtime.values import dump_value, encode
 
 __all__ = ["DictClient", "Placement", "equal"]
+
+_T = TypeVar("_T")
+#: Items packed at a time.
+_BATCH: Final = 256
 
 #: A rank, or a function from key to rank; None: the rank that writes.
 Placement = int | Callable[[Any], int] | None
@@ -69,6 +75,20 @@ class DictClient:
                     return entry.record
         return None
 
+    def store_many(self, items: Iterable[tuple[Any, Any]]) -> None:
+        """Set the values of many keys; each is packed before anything of its batch is changed."""
+        for batch in _batches(items):
+            packed = []
+            for key, value in batch:
+                data, key_hash = encode(key)
+                packed.append(Item(key_hash, data, *dump_value(value), self._place(key)))
+            with self._lock:
+                self.table.put_many(packed)
+
+    def get_many(self, encoded: Sequence[Encoded]) -> list[Record | None]:
+        """Return the values of many keys."""
+        return self.table.get_many([(key_hash, data) for data, key_hash in encoded])
+
     def find(self, encoded: Encoded) -> Entry | None:
         """Return a key's value and place."""
         data, key_hash = encoded
@@ -109,6 +129,13 @@ class DictClient:
             if accept(entry.record):
                 return entry.record
             refused = entry.pointer
+
+
+def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """Cut into lists, so that not all of many values need be in memory twice."""
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        yield batch
 
 
 def equal(one: Any, other: Any) -> bool:

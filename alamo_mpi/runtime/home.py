@@ -14,13 +14,14 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.fifo import QueueDescriptor
 from alamo_mpi.core.items import Item
 from alamo_mpi.core.keyhash import Encoded
+from alamo_mpi.core.many import Item as DictItem
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Entry
 from alamo_mpi.core.window import Buffer
@@ -74,6 +75,12 @@ class Store(Protocol):
         on: int | None = None,
     ) -> Record | None:
         """Set a key's value if it has none; return the one that it has."""
+
+    def put_many(self, items: Iterable[DictItem]) -> None:
+        """Set the values of many keys."""
+
+    def get_many(self, keys: Sequence[tuple[int, bytes]]) -> list[Record | None]:
+        """Return the values of many keys, given as (hash, key)."""
 
     def replace(
         self,

@@ -133,6 +133,11 @@ class Manager:
         """Host name by rank."""
         return self._world.hosts
 
+    @property
+    def one_node(self) -> bool:
+        """Whether all ranks share memory."""
+        return self._world.one_node
+
     def open_batch(self, num_workers: int | None, log_level: int, *, record: bool) -> LiveBatch:
         """Give workers to a new batch, and its log level to them; local.
 

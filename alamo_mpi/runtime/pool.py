@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,8 @@ class Pool:
         self.allocator = Allocator(self.window, setting=SETTING)
         self.allocator.format()
         self._numbers = itertools.count(1)
+        #: This process's view of each dictionary that it uses, by uid.
+        self.tables: weakref.WeakValueDictionary[int, Dictionary] = weakref.WeakValueDictionary()
         comm.Barrier()
         _current = self
         home.enter(self)
@@ -161,7 +164,9 @@ class Pool:
 
     def dictionary(self, descriptor: Descriptor) -> Dictionary:
         """Make a client of a dictionary; local."""
-        return Dictionary(self.window, self.allocator, descriptor)
+        table = Dictionary(self.window, self.allocator, descriptor)
+        self.tables[descriptor.uid] = table
+        return table
 
     def wait_for_change(
         self, store: home.Store, encoded: Encoded, known: int, limit_s: float | None

@@ -219,6 +219,16 @@ def test_separate_programs_are_refused(command: list[str], app: Path) -> None:
     assert "SEEN" not in run.stdout
 
 
+@pytest.mark.parametrize("command", [[], ["-m", "alamo_mpi"]])
+def test_an_error_of_all_ranks_is_told_once(command: list[str], app: Path) -> None:
+    run = mpirun(3, [*command, str(app)], env={"ALAMO_POOL_BYTES": "many"})
+    run.check_clean()
+    assert run.rc == 1, str(run)
+    assert run.stderr.count("'many' is not a number of bytes") == 1, str(run)
+    assert run.stderr.count("Traceback") == (0 if command else 1)
+    assert "SEEN" not in run.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

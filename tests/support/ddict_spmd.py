@@ -31,12 +31,21 @@ def hammer(world: World, d: DDict[Any, Any], seconds: float) -> None:
     while time.monotonic() < end:
         key = rng.randrange(3)
         action = rng.random()
-        if action < 0.5:
+        if action < 0.4:
             value = d.get(key)
             if value is not None:
                 writer, seen = check(value)
                 assert seen >= latest.get((key, writer), 0), "a value came back"
                 latest[key, writer] = seen
+        elif action < 0.5:
+            try:
+                values = d.get_many(range(3))
+            except KeyError:  # popped
+                continue
+            for k, value in enumerate(values):
+                writer, seen = check(value)
+                assert seen >= latest.get((k, writer), 0), "a value came back"
+                latest[k, writer] = seen
         elif action < 0.85:
             number += 1
             d[key] = signed(world.rank, number, rng.choice([0, 100, 3000, 40_000]))
@@ -46,6 +55,11 @@ def hammer(world: World, d: DDict[Any, Any], seconds: float) -> None:
                 writer, seen = check(taken)
                 assert seen >= latest.get((key, writer), 0), "a value came back"
                 latest[key, writer] = seen + 1  # popped: never to be seen again
+        elif action < 0.93:
+            keys = rng.sample(range(3), 2)
+            numbers = [number + 1, number + 2]
+            number += 2
+            d.put_many({k: signed(world.rank, n, 50) for k, n in zip(keys, numbers, strict=True)})
         elif action < 0.95:
             number += 1
             check(d.setdefault(key, signed(world.rank, number, 10)))
@@ -83,9 +97,19 @@ def share(world: World, d: DDict[Any, Any], seconds: float) -> None:
         else:
             d[other, i] = ("by", world.rank)
     barrier(world)
+    evens = [(other, i) for i in range(0, count, 2)]
+    assert d.get_many(evens) == [("by", world.rank)] * len(evens)
+    barrier(world)
     assert len(d) == world.size * count // 2
     assert sorted(d) == [(r, i) for r in range(world.size) for i in range(0, count, 2)]
     assert all(d[r, 2] == ("by", (r - 1) % world.size) for r in range(world.size))
+    barrier(world)
+    d.put_many(((world.rank, i), ("many", i, bytes(i * 40))) for i in range(count))
+    barrier(world)
+    both = [(rank, i) for i in range(count) for rank in range(world.size)]
+    assert d.get_many(both) == [("many", i, bytes(i * 40)) for _, i in both]
+    assert len(d) == len(both)
+    barrier(world)
     big = np.arange(3 << 17)  # 3 MiB
     d["big", world.rank] = big + world.rank
     barrier(world)

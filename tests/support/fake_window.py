@@ -12,8 +12,10 @@ import itertools
 import random
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+_T = TypeVar("_T")
 _WORD = struct.Struct("@Q")
 _MASK = (1 << 64) - 1
 
@@ -126,21 +128,25 @@ class FakeWindow:
         self.direct = [direct or other == rank for other in range(self.size)]
         self.interrupt_at: int | None = None
         self.operations = 0
+        #: How often others go on before each operation of this client.
+        self.slowness = 0
         self._segments = memory.segments
         self._interleaver = interleaver
-        self._tear = tear
+        self.tear = tear
 
     def _step(self) -> None:
         self.operations += 1
         if self._interleaver is not None:
             self._interleaver.switch()
+            for _ in range(self.slowness):
+                self._interleaver.switch(away=True)
         if self.interrupt_at is not None and self.operations >= self.interrupt_at:
             self.interrupt_at = None
             raise Interrupted
 
     def _pieces(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Cut a range at word boundaries, in random order; one piece if nothing is to be torn."""
-        if self._interleaver is None or self._interleaver.random.random() > self._tear:
+        if self._interleaver is None or self._interleaver.random.random() > self.tear:
             return [(start, stop)]
         rng = self._interleaver.random
         cuts = sorted({start, stop, *(rng.randrange(start, stop + 1) & ~7 for _ in range(4))})
@@ -197,6 +203,26 @@ class FakeWindow:
         if seen == expected:
             _WORD.pack_into(self._segments[rank], offset, desired)
         return int(seen)
+
+    def _shuffled(self, operations: Sequence[_T]) -> list[tuple[int, _T]]:
+        """Operations under way together take effect in any order."""
+        numbered = list(enumerate(operations))
+        if self._interleaver is not None:
+            self._interleaver.random.shuffle(numbered)
+        return numbered
+
+    def fill_many(self, reads: Sequence[tuple[int, int, memoryview]]) -> None:
+        for _, read in self._shuffled(reads):
+            self.read_into(*read)
+
+    def write_words(self, writes: Sequence[tuple[int, int, int]]) -> None:
+        for _, write in self._shuffled(writes):
+            self.write_word(*write)
+
+    def swap_many(self, swaps: Sequence[tuple[int, int, int, int]]) -> list[int]:
+        assert len({swap[:2] for swap in swaps}) == len(swaps), "one word twice"
+        seen = {number: self.compare_and_swap(*swap) for number, swap in self._shuffled(swaps)}
+        return [seen[number] for number in range(len(swaps))]
 
     def add(self, rank: int, offset: int, delta: int) -> int:
         assert offset % 8 == 0

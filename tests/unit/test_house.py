@@ -26,7 +26,7 @@ TOP_LEVEL = {
     "attachment": "surface",
     "batch": "surface",
     "ddict": "surface",
-    "ddictviews": "surface",
+    "dictviews": "surface",
     "ending": "surface",
     "handle": "surface",
     "inference": "surface",

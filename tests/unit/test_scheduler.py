@@ -160,6 +160,18 @@ def test_a_diamond_is_shared_once_its_top_is_done() -> None:
     assert talk.ended(2, 1) == ["from 1, 0: A3 done", "finished A"]
 
 
+def test_readers_of_what_stays_in_a_workers_memory_go_there() -> None:
+    """0 -> 2 and 1 -> 3, written into the memory of whoever runs 0 and 1; 10 ms each."""
+    talk = Dialogue(1, 2)
+    program = talk.program(10, 4, Graph.from_edges(4, [(0, 3, RAW), (1, 2, RAW)]))
+    program.resident = True
+    assert talk.submit(program) == ["send c0 to 1: A0", "send c1 to 2: A1"]
+    assert program.home(3) is None
+    assert talk.ended(0, 1) == ["from 1, 0: A0 done", "send c2 to 1: A3"]
+    assert talk.ended(1, 1) == ["from 2, 0: A1 done", "send c3 to 2: A2"]
+    assert (program.home(3), program.home(2)) == (1, 2)
+
+
 def test_fork_and_join_through_a_join_node() -> None:
     """(0, 1) -> join -> (2, 3): the join node is settled here and never sent."""
     talk = Dialogue(1, 2)

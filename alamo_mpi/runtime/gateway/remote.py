@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.fifo import QueueDescriptor
 from alamo_mpi.core.keyhash import Encoded
+from alamo_mpi.core.many import Item
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Bucket, Entry
 from alamo_mpi.core.window import Buffer
@@ -26,6 +27,10 @@ from alamo_mpi.runtime.gateway.wire import buffers, outside
 from alamo_mpi.runtime.home import Store
 
 __all__ = ["RemoteDictionary", "RemoteHome"]
+
+
+#: Keys asked for in one request.
+_BATCH: Final = 256
 
 
 class RemoteHome:
@@ -114,6 +119,22 @@ class RemoteDictionary:
     ) -> None:
         """Set a key's value."""
         self._ask("put", self._where, key_hash, key, outside(body), buffers(frames), on)
+
+    def put_many(self, items: Iterable[Item]) -> None:
+        """Set the values of many keys, as many in one request as the caller hands over."""
+        packed = [
+            (item.key_hash, item.key, outside(item.body), buffers(item.frames), item.on)
+            for item in items
+        ]
+        self._ask("put_many", self._where, packed)
+
+    def get_many(self, keys: Sequence[tuple[int, bytes]]) -> list[Record | None]:
+        """Return the values of many keys, given as (hash, key)."""
+        found: list[Record | None] = []
+        for start in range(0, len(keys), _BATCH):
+            packed = self._ask("get_many", self._where, keys[start : start + _BATCH])
+            found += [_record(each) for each in packed]
+        return found
 
     def insert(
         self,

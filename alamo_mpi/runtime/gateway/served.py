@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from alamo_mpi.core.dictionary import Descriptor, Dictionary
+from alamo_mpi.core.many import Item
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Bucket, Entry
 from alamo_mpi.runtime.gateway.kept import Kept
@@ -51,6 +52,8 @@ class ServedDictionaries:
             "find": self._find,
             "wait": self._wait,
             "put": self._put,
+            "get_many": self._get_many,
+            "put_many": self._put_many,
             "insert": self._insert,
             "replace": self._replace,
             "remove": self._remove,
@@ -84,6 +87,13 @@ class ServedDictionaries:
     ) -> None:
         with self._pool.lock:
             self._store(where).put(key_hash, key, body, frames, on=on)
+
+    def _get_many(self, where: _Where, keys: list[tuple[int, bytes]]) -> list[Any]:
+        return [record and _packed(record) for record in self._store(where).get_many(keys)]
+
+    def _put_many(self, where: _Where, items: list[Any]) -> None:
+        with self._pool.lock:
+            self._store(where).put_many([Item(*each) for each in items])
 
     def _insert(
         self, where: _Where, key_hash: int, key: bytes, body: Any, frames: Any, on: int | None
