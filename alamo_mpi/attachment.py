@@ -14,7 +14,6 @@ from alamo_mpi import session
 from alamo_mpi.errors import GatewayError
 from alamo_mpi.runtime import home as homes
 from alamo_mpi.runtime.gateway.address import VARIABLE, descent, parse
-from alamo_mpi.runtime.gateway.remote import RemoteHome
 from alamo_mpi.runtime.home import Home
 
 __all__ = ["Attachment", "attach", "home", "home_or_start"]
@@ -52,6 +51,8 @@ class Attachment:
         When it was the last of the process, its services cannot be used any more: they raise
         `GatewayError`.  On a rank, and in a forked child, nothing happens.
         """
+        from alamo_mpi.runtime.gateway.remote import RemoteHome
+
         home = self._home
         with _lock:
             _attachments.discard(self)
@@ -127,6 +128,8 @@ def _attached_home() -> Home:
             f"There is no program to attach to: {VARIABLE} is not set. Ranks set it for the "
             "programs that their tasks start; pass their environment on."
         )
+    from alamo_mpi.runtime.gateway.remote import RemoteHome
+
     home = RemoteHome(parse(text))
     homes.enter(home)
     return home

@@ -124,7 +124,7 @@ def _start_program() -> Session:
     with told_once(first=speaks_for_all()):
         check_fit()
     from alamo_mpi.mpi.world import World, unlink_shared_memory
-    from alamo_mpi.runtime.gateway.server import open_gateway
+    from alamo_mpi.runtime.gateway.listener import open_gateway
     from alamo_mpi.runtime.pool import open_pool
 
     world = World()
@@ -254,7 +254,7 @@ class serve:  # noqa: N801 - a context manager, used like a function
     def __enter__(self) -> Session:
         frame = check_caller(sys._getframe(1))
         from alamo_mpi.mpi.world import World
-        from alamo_mpi.runtime.gateway.server import open_gateway
+        from alamo_mpi.runtime.gateway.listener import open_gateway
         from alamo_mpi.runtime.pool import open_pool
 
         with _process.lock:

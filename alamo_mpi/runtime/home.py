@@ -12,20 +12,23 @@ the objects that were at home at the rank's are moved there.
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from alamo_mpi.core.dictionary import Descriptor
-from alamo_mpi.core.fifo import QueueDescriptor
-from alamo_mpi.core.items import Item
-from alamo_mpi.core.keyhash import Encoded
-from alamo_mpi.core.many import Item as DictItem
-from alamo_mpi.core.records import Record
-from alamo_mpi.core.table import Entry
-from alamo_mpi.core.window import Buffer
 from alamo_mpi.errors import DDictError
+
+if TYPE_CHECKING:  # every rank imports this at its start
+    import threading
+
+    from alamo_mpi.core.dictionary import Descriptor
+    from alamo_mpi.core.fifo import QueueDescriptor
+    from alamo_mpi.core.items import Item
+    from alamo_mpi.core.keyhash import Encoded
+    from alamo_mpi.core.many import Item as DictItem
+    from alamo_mpi.core.records import Record
+    from alamo_mpi.core.table import Entry
+    from alamo_mpi.core.window import Buffer
 
 __all__ = [
     "SETTING",

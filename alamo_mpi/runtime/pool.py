@@ -13,24 +13,23 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from alamo_mpi.core.blocks import Allocator
-from alamo_mpi.core.dictionary import Descriptor, Dictionary, create
-from alamo_mpi.core.fifo import QueueDescriptor
-from alamo_mpi.core.keyhash import Encoded
 from alamo_mpi.core.layout import MAX_ARENA_BYTES, MAX_RANKS, UNIT
 from alamo_mpi.core.messages import Wake
-from alamo_mpi.core.table import Entry, Table
 from alamo_mpi.errors import DDictError, LaunchError
 from alamo_mpi.mpi.window import MpiWindow
 from alamo_mpi.runtime import home
 from alamo_mpi.runtime.home import SETTING
-from alamo_mpi.runtime.queueclient import QueueClient, make_queue
-from alamo_mpi.runtime.waiting import wait_for
 
 if TYPE_CHECKING:
+    from alamo_mpi.core.dictionary import Descriptor, Dictionary
+    from alamo_mpi.core.fifo import QueueDescriptor
+    from alamo_mpi.core.keyhash import Encoded
+    from alamo_mpi.core.table import Entry
     from alamo_mpi.mpi.world import Communicator, World
+    from alamo_mpi.runtime.queueclient import QueueClient
 
 __all__ = ["SETTING", "Pool", "abandon", "current", "exists", "open_pool", "wake_with"]
 
@@ -151,6 +150,7 @@ class Pool:
             self.window.free()
 
     # -- as a home ----------------------------------------------------------
+    # What these need is imported by the first dictionary or queue: programs start faster without.
 
     def make_dictionary(self, total_nbytes: int | None) -> Descriptor:
         """Make an empty dictionary; local.
@@ -159,11 +159,15 @@ class Pool:
         ------
         DDictFullError
         """
+        from alamo_mpi.core.dictionary import create
+
         with self.lock:
             return create(self.window, self.allocator, self.next_number(), total_nbytes)
 
     def dictionary(self, descriptor: Descriptor) -> Dictionary:
         """Make a client of a dictionary; local."""
+        from alamo_mpi.core.dictionary import Dictionary
+
         table = Dictionary(self.window, self.allocator, descriptor)
         self.tables[descriptor.uid] = table
         return table
@@ -183,13 +187,15 @@ class Pool:
         limit_s : float or None
             Looks once more when the time is over, then returns None.
         """
-        assert isinstance(store, Table)
+        from alamo_mpi.runtime.waiting import wait_for
+
+        table = cast("Dictionary", store)
         data, key_hash = encoded
 
         def look() -> Entry | None:
-            if store.pointer(key_hash, data) in (0, known):
+            if table.pointer(key_hash, data) in (0, known):
                 return None  # without reading the value
-            entry = store.find(key_hash, data)
+            entry = table.find(key_hash, data)
             return None if entry is None or entry.pointer == known else entry
 
         return wait_for(look, self.window, limit_s)
@@ -201,10 +207,14 @@ class Pool:
         ------
         QueueMemoryError
         """
+        from alamo_mpi.runtime.queueclient import make_queue
+
         return make_queue(self, maxsize, near)
 
     def queue(self, descriptor: QueueDescriptor) -> QueueClient:
         """Make a client of a queue; local."""
+        from alamo_mpi.runtime.queueclient import QueueClient
+
         return QueueClient(self, descriptor)
 
     def publish(self) -> None:

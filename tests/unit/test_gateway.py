@@ -14,7 +14,8 @@ import pytest
 from alamo_mpi.errors import DDictError, GatewayError
 from alamo_mpi.mpi.announced import Mark, mark_of_launcher
 from alamo_mpi.runtime import home
-from alamo_mpi.runtime.gateway.address import VARIABLE, descent, is_ours, new_address, parse
+from alamo_mpi.runtime.gateway.address import VARIABLE, descent, new_address, parse
+from alamo_mpi.runtime.gateway.credentials import is_ours
 from alamo_mpi.runtime.gateway.wire import Wire, outside
 
 

@@ -13,19 +13,15 @@ launcher told it (`mpi.announced`): a process that was told the same is no rank 
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from typing import NamedTuple
 
 from alamo_mpi.errors import GatewayError
 from alamo_mpi.mpi.announced import Mark, mark_of_launcher
 
-__all__ = ["VARIABLE", "Address", "descent", "is_ours", "new_address", "parse"]
+__all__ = ["VARIABLE", "Address", "descent", "new_address", "parse"]
 
 VARIABLE = "ALAMO_GATEWAY"
 _TOKEN_NBYTES = 16
-#: `struct ucred` of Linux: pid, uid, gid.
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Address(NamedTuple):
@@ -77,10 +73,3 @@ def descent() -> Address | None:
         return None
     address = parse(text)
     return address if mark_of_launcher(os.environ).is_of_child(address.mark) else None
-
-
-def is_ours(connection: socket.socket) -> bool:
-    """Tell whether the process at the other end belongs to this process's user; asks the kernel."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(data)
-    return bool(uid == os.geteuid())

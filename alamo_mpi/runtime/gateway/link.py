@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from alamo_mpi.errors import GatewayError, InternalError
-from alamo_mpi.runtime.gateway.address import VARIABLE, Address, is_ours
+from alamo_mpi.runtime.gateway.address import VARIABLE, Address
+from alamo_mpi.runtime.gateway.credentials import is_ours
 from alamo_mpi.runtime.gateway.requests import DONE, FAILED, HELLO, Welcome
 from alamo_mpi.runtime.gateway.wire import Wire
 
