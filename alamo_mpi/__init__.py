@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from alamo_mpi.attachment import Attachment, attach
     from alamo_mpi.batch import Batch
     from alamo_mpi.core.access import CommunicationDomain, CommunicationObject, DataAccess
     from alamo_mpi.core.policy import Policy
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         DDictFullError,
         DDictTimeoutError,
         DependencyError,
+        GatewayError,
         InternalError,
         JobError,
         LaunchError,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlamoError",
     "AsyncDict",
+    "Attachment",
     "Batch",
     "CancelledError",
     "CommunicationDomain",
@@ -59,6 +62,7 @@ __all__ = [
     "DDictTimeoutError",
     "DataAccess",
     "DependencyError",
+    "GatewayError",
     "InternalError",
     "JobError",
     "LaunchError",
@@ -74,6 +78,7 @@ __all__ = [
     "TaskStateError",
     "WorkersBusyError",
     "__version__",
+    "attach",
     "gpus",
     "init",
     "serve",
@@ -81,6 +86,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncDict": "handle",
+    "Attachment": "attachment",
     "Batch": "batch",
     "CommunicationDomain": "core.access",
     "CommunicationObject": "core.access",
@@ -89,6 +95,7 @@ _HOMES = {
     "Policy": "core.policy",
     "Queue": "queue",
     "Task": "task",
+    "attach": "attachment",
     "gpus": "runtime.device",
     "init": "session",
     "serve": "session",

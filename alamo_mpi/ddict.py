@@ -14,15 +14,16 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
-from alamo_mpi import session
+from alamo_mpi import attachment
 from alamo_mpi.core.access import CommunicationDomain, CommunicationObject
-from alamo_mpi.core.dictionary import Descriptor, create
+from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.layout import place
 from alamo_mpi.core.records import Record
 from alamo_mpi.dictviews import DDictItems, DDictValues
 from alamo_mpi.errors import DDictTimeoutError
-from alamo_mpi.runtime import pool
+from alamo_mpi.runtime import home as homes
 from alamo_mpi.runtime.dictclient import DictClient, Placement, equal
+from alamo_mpi.runtime.home import Home
 from alamo_mpi.runtime.values import encode, load_key, load_value
 
 __all__ = ["DDict", "Owner"]
@@ -103,28 +104,39 @@ class DDict(MutableMapping[K, V]):
     ) -> None:
         if total_mem is not None and total_mem < 1:
             raise ValueError(f"total_mem={total_mem} is not a positive number of bytes.")
-        if not pool.exists():
-            session.init()  # on ranks >= 1 of a plain `mpiexec python app.py` this does not return
-        home = pool.current()
+        # On ranks >= 1 of a plain `mpiexec python app.py` this does not return.
+        home = attachment.home_or_start()
         if isinstance(near, int) and not 0 <= near < home.size:
             raise ValueError(f"near={near} is not a rank of this program of {home.size} ranks.")
-        with home.lock:
-            descriptor = create(home.window, home.allocator, home.next_number(), total_mem)
-        self._attach(descriptor, wait_for_keys, timeout, near)
+        descriptor = home.make_dictionary(total_mem)
+        self._attach(home, descriptor, wait_for_keys, timeout, near)
         self.update(data)
 
     def _attach(
-        self, descriptor: Descriptor, wait: bool, timeout: float | None, near: Placement
+        self,
+        home: Home,
+        descriptor: Descriptor,
+        wait: bool,
+        timeout: float | None,
+        near: Placement,
     ) -> None:
-        self._pool = home = pool.current()
-        self._lock = home.lock
-        self._client = DictClient(home, descriptor, near)
-        self._table = self._client.table
         self._descriptor = descriptor
         self._wait = bool(wait)
         self._timeout = timeout
         self._near = near
+        self._settle(home)
+        homes.follow(self)
+
+    def _settle(self, home: Home) -> None:
+        self._home = home
+        self._lock = home.lock
+        self._client = DictClient(home, self._descriptor, self._near)
+        self._table = self._client.table
         self._cursor: Iterator[Record] | None = None  #: where `popitem` goes on
+
+    def _move(self, old: Home, new: Home) -> None:
+        if self._home is old:
+            self._settle(new)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _attached, (
@@ -397,23 +409,23 @@ class DDict(MutableMapping[K, V]):
         if entry is None:
             raise KeyError(key)
         rank, _ = place(entry.pointer)
-        return Owner(rank, self._pool.hosts[rank])
+        return Owner(rank, self._home.hosts[rank])
 
     def local_keys(self) -> Iterator[K]:
         """Iterate over the keys whose values are in this rank's memory."""
-        return (load_key(record.key) for record in self._table.records(on=self._pool.rank))
+        return (load_key(record.key) for record in self._table.records(on=self._home.rank))
 
     def local_values(self) -> Iterator[V]:
         """Iterate over the values in this rank's memory."""
-        return self.iterate_values(self._pool.rank)
+        return self.iterate_values(self._home.rank)
 
     def local_items(self) -> Iterator[tuple[K, V]]:
         """Iterate over the items whose values are in this rank's memory."""
-        return self.iterate_items(self._pool.rank)
+        return self.iterate_items(self._home.rank)
 
     def local_len(self) -> int:
         """Return the number of values in this rank's memory; reads the whole index."""
-        return sum(1 for _ in self._table.pointers(on=self._pool.rank))
+        return self._table.count_on(self._home.rank)
 
     # -- the dictionary as a whole ----------------------------------------------------------
 
@@ -458,8 +470,7 @@ class DDict(MutableMapping[K, V]):
         -----
         Reads the whole index.
         """
-        with self._lock:
-            self._pool.allocator.publish()
+        self._home.publish()
         return self._table.figures()
 
     def __enter__(self) -> DDict[K, V]:
@@ -474,7 +485,7 @@ class DDict(MutableMapping[K, V]):
         self.destroy()
 
     def __repr__(self) -> str:
-        return f"<DDict {self._descriptor.uid:x} on {self._pool.size} ranks>"
+        return f"<DDict {self._descriptor.uid:x} on {self._home.size} ranks>"
 
     # -- as a communication object ----------------------------------------------------------
 
@@ -496,5 +507,5 @@ def _attached(
 ) -> DDict[Any, Any]:
     """Make a client of an existing dictionary: what a pickled `DDict` becomes."""
     client = cls.__new__(cls)
-    client._attach(Descriptor(*descriptor), wait, timeout, near)
+    client._attach(attachment.home(), Descriptor(*descriptor), wait, timeout, near)
     return client

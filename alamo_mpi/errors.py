@@ -19,6 +19,7 @@ __all__ = [
     "DDictFullError",
     "DDictTimeoutError",
     "DependencyError",
+    "GatewayError",
     "InternalError",
     "JobError",
     "LaunchError",
@@ -141,6 +142,10 @@ class WorkersBusyError(AlamoError, RuntimeError):
 
 class LaunchError(AlamoError, RuntimeError):
     """The program was started in a way that cannot work; the message says which way does."""
+
+
+class GatewayError(AlamoError, ConnectionError):
+    """A process that is not a rank has no program to be attached to, or not any more."""
 
 
 class DDictError(AlamoError):

@@ -8,12 +8,12 @@ from queue import Empty, Full
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from alamo_mpi import session
+from alamo_mpi import attachment
 from alamo_mpi.core.access import CommunicationDomain, CommunicationObject
 from alamo_mpi.core.fifo import QueueDescriptor
 from alamo_mpi.errors import QueueClosedError, QueueDestroyedError
-from alamo_mpi.runtime import pool
-from alamo_mpi.runtime.queueclient import QueueClient, make_queue
+from alamo_mpi.runtime import home as homes
+from alamo_mpi.runtime.home import Home
 from alamo_mpi.runtime.values import dump_item, load_item
 
 __all__ = ["Empty", "Full", "Queue"]
@@ -69,18 +69,24 @@ class Queue(Generic[T]):
     def __init__(self, maxsize: int = 0, *, near: int | None = None) -> None:
         if not isinstance(maxsize, int):
             raise TypeError(f"maxsize must be an int, not {maxsize!r}.")
-        if not pool.exists():
-            session.init()  # on ranks >= 1 of a plain `mpiexec python app.py` this does not return
-        home = pool.current()
+        # On ranks >= 1 of a plain `mpiexec python app.py` this does not return.
+        home = attachment.home_or_start()
         if near is None:
             near = home.rank
         elif not isinstance(near, int) or not 0 <= near < home.size:
             raise ValueError(f"near={near} is not a rank of this program of {home.size} ranks.")
-        self._attach(make_queue(home, max(maxsize, 0), near))
+        self._attach(home, home.make_queue(max(maxsize, 0), near))
 
-    def _attach(self, descriptor: QueueDescriptor) -> None:
+    def _attach(self, home: Home, descriptor: QueueDescriptor) -> None:
         self._descriptor = descriptor
-        self._client = QueueClient(pool.current(), descriptor)
+        self._home = home
+        self._client = home.queue(descriptor)
+        homes.follow(self)
+
+    def _move(self, old: Home, new: Home) -> None:
+        if self._home is old:
+            self._home = new
+            self._client = new.queue(self._descriptor)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _attached, (type(self), tuple(self._descriptor))
@@ -270,7 +276,7 @@ class Queue(Generic[T]):
             "maxsize": self.maxsize,
             "closed": self._client.closed(),
             "rank": near,
-            "host": self._client.pool.hosts[near],
+            "host": self._home.hosts[near],
         }
 
     def __enter__(self) -> Queue[T]:
@@ -306,5 +312,5 @@ class Queue(Generic[T]):
 def _attached(cls: type[Queue[Any]], descriptor: tuple[int, int, int, int]) -> Queue[Any]:
     """Make a client of an existing queue: what a pickled `Queue` becomes."""
     client = cls.__new__(cls)
-    client._attach(QueueDescriptor(*descriptor))
+    client._attach(attachment.home(), QueueDescriptor(*descriptor))
     return client

@@ -96,6 +96,7 @@ def init() -> Session | Guest:
         if _process.serving is not None:
             return Guest(_process.serving)
         if _process.session is None:
+            _check_no_descent()
             _process.session = _start_program()
         elif _process.session.ended:
             raise TaskStateError(
@@ -103,6 +104,25 @@ def init() -> Session | Guest:
                 "before that, not in an atexit callback."
             )
         return _process.session
+
+
+def _check_no_descent() -> None:
+    """Refuse to start MPI where it would crash or hang: in a program that a task has started."""
+    from alamo_mpi.runtime import home
+    from alamo_mpi.runtime.gateway.address import descent
+
+    rank = descent()
+    if home.exists():
+        raise TaskStateError(
+            f"This process is attached to rank {home.current().rank} of a program: it can use and "
+            "make DDicts and Queues, but not start tasks or a program of its own."
+        )
+    if rank is not None and rank.mark.variables:
+        raise TaskStateError(
+            "This process was started by a rank of a program, and its launcher knows nothing of "
+            "it, so it cannot start MPI: call alamo_mpi.attach() to use that program's services, "
+            "or start it as a program of its own with mpiexec."
+        )
 
 
 def _start_program() -> Session:
@@ -114,6 +134,7 @@ def _start_program() -> Session:
         check_fit()
     from alamo_mpi.mpi.world import World, unlink_shared_memory
     from alamo_mpi.runtime.device import inventory
+    from alamo_mpi.runtime.gateway.listener import open_gateway
     from alamo_mpi.runtime.pool import open_pool
 
     world = World(about=inventory())
@@ -125,8 +146,9 @@ def _start_program() -> Session:
             from alamo_mpi.mpi.launcher import check_singleton
 
             check_singleton(world.size)
-        open_pool(world)
+        pool = open_pool(world)
     unlink_shared_memory()  # the pool's
+    open_gateway(world, pool)
     if world.rank > 0:
         _serve_program(world)
     if world.size == 1:
@@ -244,12 +266,13 @@ class serve:  # noqa: N801 - a context manager, used like a function
         frame = check_caller(sys._getframe(1))
         from alamo_mpi.mpi.world import World
         from alamo_mpi.runtime.device import inventory
+        from alamo_mpi.runtime.gateway.listener import open_gateway
         from alamo_mpi.runtime.pool import open_pool
 
         with _process.lock:
             self._check_free()
             world = World(self._comm, inventory())
-            open_pool(world)
+            open_gateway(world, open_pool(world))
             if world.rank == 0:
                 self._session = _process.session = _open(world)
                 return self._session

@@ -31,6 +31,7 @@ CHAPTERS = {
     "Data": ("DDict", "Queue"),
     "Placement": ("Policy", "gpus"),
     "Starting": ("init", "serve"),
+    "Programs that tasks start": ("attach", "Attachment"),
     "Errors": (
         "AlamoError",
         "TaskStateError",
@@ -50,6 +51,7 @@ CHAPTERS = {
         "QueueClosedError",
         "QueueDestroyedError",
         "QueueMemoryError",
+        "GatewayError",
         "InternalError",
     ),
 }

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from . import layout as at
+from . import many
 from .blocks import Allocator
 from .quota import Quota
 from .records import Record
@@ -73,6 +74,14 @@ class Dictionary(Table):
             rank, offset = self.root_word(nshards)
             allocator.set_quota(uid, Quota(window, rank, offset, quota))
 
+    def get_many(self, keys: Sequence[tuple[int, bytes]]) -> list[Record | None]:
+        """Return the values of many keys, given as (hash, key); see `core.many`."""
+        return many.get_many(self, keys)
+
+    def put_many(self, items: Iterable[many.Item]) -> None:
+        """Set the values of many keys; see `core.many`."""
+        many.put_many(self, items)
+
     def count(self) -> int:
         """Return the number of keys; one read per shard."""
         total = 0
@@ -104,6 +113,10 @@ class Dictionary(Table):
                     if record.key not in shown:
                         shown.add(record.key)
                         yield record
+
+    def count_on(self, rank: int) -> int:
+        """Return the number of values in one arena; reads the whole index."""
+        return sum(1 for _ in self.pointers(on=rank))
 
     def pointers(self, *, on: int | None = None) -> Iterator[int]:
         """Iterate over the pointer words of all values, or of those in arena `on`."""

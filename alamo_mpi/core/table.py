@@ -125,6 +125,14 @@ class Table:
             else:
                 return None
 
+    def pointer(self, key_hash: int, key: bytes) -> int:
+        """Return a key's pointer word, 0 if it is missing; reads the key, not the value."""
+        while True:
+            words = self._look(key_hash)[0]
+            slot = self._slot_of(words, key_hash, key)
+            if slot is not None:
+                return words[slot + 1] if slot else 0
+
     def bucket(self, key_hash: int) -> Bucket:
         """Read the bucket that the hash belongs to."""
         return Bucket(*self._look(key_hash))

@@ -60,6 +60,11 @@ class Backoff:
             time.sleep(min(max(waited / 64, 5e-5), _LONGEST_NAP_S, longest_s))
 
     @property
+    def spinning(self) -> bool:
+        """Whether the next pause is a mere yield."""
+        return self.waited_s < _SPIN_S
+
+    @property
     def waited_s(self) -> float:
         """Seconds since the last `reset`."""
         return time.perf_counter() - self._since

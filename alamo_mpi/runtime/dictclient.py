@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from alamo_mpi.core.dictionary import Descriptor, Dictionary
+from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.keyhash import Encoded
-from alamo_mpi.core.many import Item, get_many, put_many
+from alamo_mpi.core.many import Item
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Entry
 from alamo_mpi.errors import DDictTimeoutError
-from alamo_mpi.runtime.backoff import Backoff
-from alamo_mpi.runtime.pool import Pool
-from alamo_mpi.runtime.turn import PATIENCE_S, released, seat
+from alamo_mpi.runtime.home import Home
 from alamo_mpi.runtime.values import dump_value, encode
 
 __all__ = ["DictClient", "Placement", "equal"]
@@ -37,19 +35,18 @@ class DictClient:
 
     Parameters
     ----------
-    pool : Pool
+    home : Home
     descriptor : Descriptor
     near : int, callable or None
         Where values are stored.
     """
 
-    def __init__(self, pool: Pool, descriptor: Descriptor, near: Placement) -> None:
-        self.pool = pool
+    def __init__(self, home: Home, descriptor: Descriptor, near: Placement) -> None:
+        self.home = home
         self.descriptor = descriptor
         self.near = near
-        self.table = Dictionary(pool.window, pool.allocator, descriptor)
-        self._lock = pool.lock
-        pool.tables[descriptor.uid] = self.table
+        self.table = home.dictionary(descriptor)
+        self._lock = home.lock
 
     def _place(self, key: Any) -> int | None:
         near = self.near
@@ -86,11 +83,11 @@ class DictClient:
                 data, key_hash = encode(key)
                 packed.append(Item(key_hash, data, *dump_value(value), self._place(key)))
             with self._lock:
-                put_many(self.table, packed)
+                self.table.put_many(packed)
 
     def get_many(self, encoded: Sequence[Encoded]) -> list[Record | None]:
         """Return the values of many keys."""
-        return get_many(self.table, [(key_hash, data) for data, key_hash in encoded])
+        return self.table.get_many([(key_hash, data) for data, key_hash in encoded])
 
     def find(self, encoded: Encoded) -> Entry | None:
         """Return a key's value and place."""
@@ -115,50 +112,23 @@ class DictClient:
     ) -> Record:
         """Return the key's value when it is there and accepted.
 
-        A task that waits lets its worker run others: one of them may be the one that writes.
-
         Raises
         ------
         DDictTimeoutError
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        data, key_hash = encoded
+        refused = 0  # the pointer word of a value that was looked at
         while True:
-            entry = self.table.find(key_hash, data)
-            record = None if entry is None else entry.record
-            if record is not None and accept(record):
-                return record
-            if deadline is not None and time.monotonic() >= deadline:
-                state = "is missing" if record is None else "has another value"
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            entry = self.home.wait_for_change(self.table, encoded, refused, left)
+            if entry is None:
+                state = "has another value" if refused else "is missing"
                 raise DDictTimeoutError(
-                    f"Key {key!r} {state} after {timeout} s.", rank=self.pool.rank
+                    f"Key {key!r} {state} after {timeout} s.", rank=self.home.rank
                 )
-            known = 0 if entry is None else entry.pointer
-            self._wait_for_change(encoded, known, deadline)
-
-    def _wait_for_change(self, encoded: Encoded, known: int, deadline: float | None) -> None:
-        """Wait until a key's pointer word is not `known`, 0 if it is missing, or it is too late."""
-        data, key_hash = encoded
-        backoff = Backoff()
-
-        def changed() -> bool:
-            entry = self.table.find(key_hash, data)
-            if known != (0 if entry is None else entry.pointer):
-                return True
-            if deadline is not None and time.monotonic() >= deadline:
-                return True
-            self.pool.window.progress()
-            backoff.pause(1e-3)
-            return False
-
-        while backoff.waited_s < PATIENCE_S:
-            if changed():
-                return
-        place = seat()
-        with released():
-            while not changed():
-                if place is not None:
-                    place.check()
+            if accept(entry.record):
+                return entry.record
+            refused = entry.pointer
 
 
 def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:

@@ -13,25 +13,31 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from alamo_mpi.core.blocks import Allocator
-from alamo_mpi.core.dictionary import Dictionary
 from alamo_mpi.core.layout import MAX_ARENA_BYTES, MAX_RANKS, UNIT
 from alamo_mpi.core.messages import Wake
 from alamo_mpi.errors import DDictError, LaunchError
 from alamo_mpi.mpi.window import MpiWindow
+from alamo_mpi.runtime import home
+from alamo_mpi.runtime.home import SETTING
 
 if TYPE_CHECKING:
+    from alamo_mpi.core.dictionary import Descriptor, Dictionary
+    from alamo_mpi.core.fifo import QueueDescriptor
+    from alamo_mpi.core.keyhash import Encoded
+    from alamo_mpi.core.table import Entry
     from alamo_mpi.mpi.world import Communicator, World
+    from alamo_mpi.runtime.queueclient import QueueClient
 
-__all__ = ["SETTING", "Pool", "current", "exists", "open_pool", "wake_with"]
+__all__ = ["SETTING", "Pool", "abandon", "current", "exists", "open_pool", "wake_with"]
 
-SETTING = "ALAMO_POOL_BYTES"
 _DEFAULT_NBYTES = 2 << 30
 _LEAST_NBYTES = 1 << 20
 _SHM = "/dev/shm"
 
+#: The pool of this process, whatever its home is (`runtime.home`).
 _current: Pool | None = None
 
 
@@ -61,6 +67,12 @@ def current() -> Pool:
             "alamo_mpi.init()."
         )
     return _current
+
+
+def abandon() -> None:
+    """Forget the pool in a forked child, which must leave its parent's MPI alone; local."""
+    global _current
+    _current = None
 
 
 def wake_with(send: Callable[[int, Wake], None]) -> None:
@@ -117,12 +129,12 @@ class Pool:
         self.window = MpiWindow(comm, min(each for each in wishes if isinstance(each, int)))
         self.allocator = Allocator(self.window, setting=SETTING)
         self.allocator.format()
-        self._comm = comm
         self._numbers = itertools.count(1)
         #: This process's view of each dictionary that it uses, by uid.
         self.tables: weakref.WeakValueDictionary[int, Dictionary] = weakref.WeakValueDictionary()
         comm.Barrier()
         _current = self
+        home.enter(self)
 
     def next_number(self) -> int:
         """Return a number that this rank has not given before."""
@@ -133,8 +145,82 @@ class Pool:
         global _current
         if _current is self:
             _current = None
+        home.leave(self)
         with self.lock:
             self.window.free()
+
+    # -- as a home ----------------------------------------------------------
+    # What these need is imported by the first dictionary or queue: programs start faster without.
+
+    def make_dictionary(self, total_nbytes: int | None) -> Descriptor:
+        """Make an empty dictionary; local.
+
+        Raises
+        ------
+        DDictFullError
+        """
+        from alamo_mpi.core.dictionary import create
+
+        with self.lock:
+            return create(self.window, self.allocator, self.next_number(), total_nbytes)
+
+    def dictionary(self, descriptor: Descriptor) -> Dictionary:
+        """Make a client of a dictionary; local."""
+        from alamo_mpi.core.dictionary import Dictionary
+
+        table = Dictionary(self.window, self.allocator, descriptor)
+        self.tables[descriptor.uid] = table
+        return table
+
+    def wait_for_change(
+        self, store: home.Store, encoded: Encoded, known: int, limit_s: float | None
+    ) -> Entry | None:
+        """Wait until a key has a value that is not the known one; blocks, and makes MPI progress.
+
+        Parameters
+        ----------
+        store : Dictionary
+        encoded
+            The key.
+        known : int
+            Pointer word of the value that is not to be returned; 0 for none.
+        limit_s : float or None
+            Looks once more when the time is over, then returns None.
+        """
+        from alamo_mpi.runtime.waiting import wait_for
+
+        table = cast("Dictionary", store)
+        data, key_hash = encoded
+
+        def look() -> Entry | None:
+            if table.pointer(key_hash, data) in (0, known):
+                return None  # without reading the value
+            entry = table.find(key_hash, data)
+            return None if entry is None or entry.pointer == known else entry
+
+        return wait_for(look, self.window, limit_s)
+
+    def make_queue(self, maxsize: int, near: int) -> QueueDescriptor:
+        """Make an empty queue; local, or one write to rank `near`.
+
+        Raises
+        ------
+        QueueMemoryError
+        """
+        from alamo_mpi.runtime.queueclient import make_queue
+
+        return make_queue(self, maxsize, near)
+
+    def queue(self, descriptor: QueueDescriptor) -> QueueClient:
+        """Make a client of a queue; local."""
+        from alamo_mpi.runtime.queueclient import QueueClient
+
+        return QueueClient(self, descriptor)
+
+    def publish(self) -> None:
+        """Write this rank's figures where every client can read them; local."""
+        with self.lock:
+            self.allocator.publish()
 
 
 def _wish(nbytes: int | None, neighbours: int) -> int | str:

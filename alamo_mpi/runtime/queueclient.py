@@ -9,19 +9,18 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from alamo_mpi.core.fifo import Fifo, Part, Put, QueueDescriptor, create_queue
 from alamo_mpi.core.items import PICKLE, Item, Items
 from alamo_mpi.core.ring import GETTERS, LARGEST_ORDER, PUTTERS
-from alamo_mpi.errors import (
-    DDictFullError,
-    QueueClosedError,
-    QueueMemoryError,
-)
+from alamo_mpi.errors import DDictFullError, QueueClosedError, QueueMemoryError
 from alamo_mpi.runtime.bell import ring
-from alamo_mpi.runtime.pool import SETTING, Pool
+from alamo_mpi.runtime.home import SETTING
 from alamo_mpi.runtime.waiting import wait_for
+
+if TYPE_CHECKING:
+    from alamo_mpi.runtime.pool import Pool
 
 __all__ = ["QueueClient", "make_queue"]
 
@@ -101,7 +100,7 @@ class QueueClient:
         def put() -> bool:
             nonlocal done
             while done < len(items):
-                count = self._put_some(items, done)
+                count = self.put_some(items, done)
                 if not count:
                     return False
                 done += count
@@ -122,8 +121,14 @@ class QueueClient:
                 return False
             return self._enter(lambda: self._items.write(item), 0) is Put.DONE
 
-    def _put_some(self, items: Sequence[Item], start: int) -> int:
-        """Put items in one block; return how many, 0 if the queue is full."""
+    def put_some(self, items: Sequence[Item], start: int = 0) -> int:
+        """Put items in one block, from the given one on; return how many, 0 if it is full.
+
+        Raises
+        ------
+        QueueClosedError, QueueMemoryError
+            None of these was put.
+        """
         bodies = _batch(items, start)
         with self._lock:
             while True:
@@ -152,6 +157,11 @@ class QueueClient:
         elif self._getters is not None:
             self._getters.wake()
         return outcome
+
+    def has_room(self) -> bool:
+        """Tell whether a put would not find the queue full at this moment."""
+        with self._lock:
+            return not self._fifo.maxsize or self._fifo.order_for(1) is not None
 
     # -- getting ----------------------------------------------------------
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from alamo_mpi.mpi.window import MpiWindow
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.bell import Bell
+from alamo_mpi.runtime.turn import released, seat
+
+if TYPE_CHECKING:
+    from alamo_mpi.mpi.window import MpiWindow
 
 __all__ = ["Board", "wait_for"]
 
@@ -52,7 +56,8 @@ def wait_for(
     Notes
     -----
     Looks all the time for a millisecond, giving way to others, then in naps of 1/64 of the time
-    already waited, at most 10 ms.  With a board the naps end when the bell rings; the first begins
+    already waited, at most 10 ms.  From then on a task has given its worker's turn away; what
+    interrupts it is raised here.  With a board the naps end when the bell rings; the first begins
     as soon as giving way has taken long: another process computes on this core, and the kernel
     prefers who sleeps.  Without, the end of a wait is noticed late by up to a nap.
     """
@@ -60,8 +65,11 @@ def wait_for(
     longest_s = left_s = longest_nap_s(window.one_node)
     backoff = Backoff()
     bell: Bell | None = None
-    crowded = False
-    try:
+    crowded = away = False
+    place = seat()
+    with contextlib.ExitStack() as stack:
+        if board is not None:
+            stack.callback(lambda: _leave(board, bell))
         while True:
             if deadline is not None:
                 left_s = deadline - time.monotonic()
@@ -74,6 +82,12 @@ def wait_for(
             found = look()
             if found or left_s <= 0:
                 return found
+            if place is not None and not spinning:
+                if not away:
+                    # Whoever brings what is waited for may be a task that waits for this worker.
+                    stack.enter_context(released())
+                    away = True
+                place.check()
             window.progress()
             if bell is not None and listed:
                 bell.wait(min(max(waited_s / 64, _NAP_S), longest_s, left_s))
@@ -81,9 +95,12 @@ def wait_for(
                 before = backoff.waited_s
                 backoff.pause(min(longest_s, left_s))
                 crowded = spinning and backoff.waited_s - before > _CROWDED_S
-    finally:
-        if board is not None and bell is not None:
-            try:
-                board.delist(bell.name)
-            finally:
-                bell.close()
+
+
+def _leave(board: Board, bell: Bell | None) -> None:
+    """Take a waiter's name off the board."""
+    if bell is not None:
+        try:
+            board.delist(bell.name)
+        finally:
+            bell.close()

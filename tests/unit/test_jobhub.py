@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from alamo_mpi.runtime.turns import Turns
 
-from alamo_mpi.core.messages import Turn
+from alamo_mpi.core.messages import SpawnTurn
 from alamo_mpi.runtime.jobhub import Hub, Part
 from alamo_mpi.runtime.joboutput import JobOutput
 from alamo_mpi.runtime.jobwrapper import HEAD, frames
+from alamo_mpi.runtime.spawnturns import SpawnTurns
 
 
 @pytest.fixture
@@ -85,13 +85,13 @@ def test_lines_of_a_rank_keep_their_order_and_are_written_whole(
 
 def test_turns_are_given_one_at_a_time_in_the_order_asked() -> None:
     given: list[tuple[int, int]] = []
-    turns = Turns(lambda rank, message: given.append((rank, message.job)))
+    turns = SpawnTurns(lambda rank, message: given.append((rank, message.job)))
     for rank, job in ((1, 7), (2, 8), (3, 9)):
-        turns.take(rank, Turn(job, True))
+        turns.take(rank, SpawnTurn(job, True))
     assert given == [(1, 7)]
-    turns.take(2, Turn(8, False))  # it has stopped waiting
-    turns.take(1, Turn(7, False))
+    turns.take(2, SpawnTurn(8, False))  # it has stopped waiting
+    turns.take(1, SpawnTurn(7, False))
     assert given == [(1, 7), (3, 9)]
-    turns.take(3, Turn(9, False))
-    turns.take(1, Turn(10, True))
+    turns.take(3, SpawnTurn(9, False))
+    turns.take(1, SpawnTurn(10, True))
     assert given == [(1, 7), (3, 9), (1, 10)]
