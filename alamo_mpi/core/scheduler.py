@@ -22,12 +22,10 @@ them in order.  The rules:
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from alamo_mpi.core.chunk import LONGEST_S, SHORTEST_S, Chunk
-from alamo_mpi.core.crew import Crew
+from alamo_mpi.core.chunk import Chunk
+from alamo_mpi.core.dispatch import Dispatch
 from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.events import (
     Cancelled,
@@ -46,11 +44,8 @@ from alamo_mpi.core.events import (
     Terminated,
     Unrun,
 )
-from alamo_mpi.core.gang import GangQueue
 from alamo_mpi.core.hazards import Hazard
-from alamo_mpi.core.invariants import check_programs
-from alamo_mpi.core.pinned import PinnedQueue
-from alamo_mpi.core.program import DEPTH_SHIFT, Program
+from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import InternalError
 
@@ -63,7 +58,6 @@ _VALUE = int(Hazard.VALUE)
 _RUNNING = int(State.RUNNING)
 _DONE = int(State.DONE)
 _DONE_BYTE = bytes([State.DONE])
-_PID = (1 << DEPTH_SHIFT) - 1
 #: The function number under which functions travel that have none: says nothing of any of them.
 _UNNUMBERED = 0
 
@@ -83,21 +77,13 @@ class Scheduler:
     """
 
     def __init__(self, ranks: Iterable[int], durations: Durations | None = None) -> None:
-        self._crew = Crew(ranks)
         self._durations = durations if durations is not None else Durations()
         #: Programs with unfinished tasks, by number.
         self._programs: dict[int, Program] = {}
-        #: Heap of the places (`Program.order`) of programs that have ready tasks.
-        self._queue: list[int] = []
-        #: Number of ready tasks in all programs.
-        self._nready = 0
-        #: Jobs that wait for enough idle workers.
-        self._jobs = GangQueue()
-        #: Tasks that wait for one of the workers that may run them.
-        self._pinned = PinnedQueue()
-        #: Chunks on workers, by number.
-        self._chunks: dict[int, Chunk] = {}
-        self._next_chunk = 0
+        #: What is ready, and who has what.
+        self._dispatch = Dispatch(ranks, self._durations, self._programs)
+        self._crew = self._dispatch.crew
+        self._chunks = self._dispatch.chunks
         self._now = 0.0
         self._terminated = False
         self._commands: list[Command] = []
@@ -145,9 +131,9 @@ class Scheduler:
             del self._programs[program.pid]
             self._commands.append(Finished(program))
         self._ended.clear()
-        self._fill()
-        if self._chunks and not (self._nready and not self._jobs) and not self._terminated:
-            rank = self._crew.recall(self._now)
+        self._commands += map(SendChunk, self._dispatch.fill(now))
+        if not self._terminated:
+            rank = self._dispatch.recall(now)
             if rank is not None:
                 self._commands.append(RecallTail(rank))
         commands, self._commands = self._commands, []
@@ -161,7 +147,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Number of answers that workers owe: chunks under way, and recalls."""
-        return len(self._chunks) + self._crew.nrecalled
+        return self._dispatch.running
 
     # Events -----------------------------------------------------------------------------------
 
@@ -169,7 +155,7 @@ class Scheduler:
         if program.pid in self._programs:
             raise InternalError(f"program {program.pid} was submitted before")
         self._programs[program.pid] = program
-        self._nready += program.ready.count
+        self._dispatch.add(program)
         for index, producer, source in program.externals:
             state = producer.states[source]
             if state < FIRST_FINAL:
@@ -188,7 +174,7 @@ class Scheduler:
                 # One that is skipped here, for a producer that failed, opens others further on.
                 if not waiting[index] and states[index] == _WAITING:
                     self._open(program, index)
-        self._enqueue(program)
+        self._dispatch.enqueue(program)
 
     def _progressed(self, event: Progressed) -> None:
         chunk = self._chunk(event.chunk, event)
@@ -205,7 +191,7 @@ class Scheduler:
                 self._settle_each(chunk, program, indices, offset, event)
         self._crew.progressed(chunk.rank, self._now)
         if chunk.done == chunk.size:
-            self._end_chunk(chunk)
+            self._dispatch.end(chunk)
 
     def _tail_returned(self, event: TailReturned) -> None:
         if event.rank not in self._crew.workers:
@@ -216,7 +202,7 @@ class Scheduler:
                 raise InternalError(f"{event} does not fit the chunks: {self._chunks}")
             self._take_back_tail(chunk, count)
             if chunk.done == chunk.size:
-                self._end_chunk(chunk)
+                self._dispatch.end(chunk)
         self._crew.answered(event.rank, self._now)
 
     def _suspended(self, event: Suspended) -> None:
@@ -362,16 +348,7 @@ class Scheduler:
         program.states[index] = _READY
         if program.ready_at is not None:
             program.ready_at[index] = self._now
-        if index in program.widths:
-            self._jobs.push(program, index)
-            return
-        if index in program.pins:
-            self._pinned.push(program, index)
-            return
-        program.ready.push(index, program.home(index) if program.homes else None)
-        self._nready += 1
-        if not program.queued:
-            self._enqueue(program)
+        self._dispatch.release(program, index)
 
     def _take_back_tail(self, chunk: Chunk, count: int) -> None:
         for program, indices in chunk.cut_tail(count):
@@ -388,10 +365,7 @@ class Scheduler:
 
     def _cancel(self, program: Program) -> None:
         """Cancel every task that is on no worker."""
-        self._nready -= program.ready.count
-        program.ready.drain()
-        self._jobs.drop(program)
-        self._pinned.drop(program)
+        self._dispatch.drop(program)
         for index in range(program.ntasks):
             if program.states[index] < _RUNNING:
                 self._cancel_one(program, index)
@@ -416,93 +390,6 @@ class Scheduler:
         for other, reader in program.watchers.get(index, ()):
             other.prefer(reader, nbytes, rank)
 
-    # Workers ----------------------------------------------------------------------------------
-
-    def _enqueue(self, program: Program) -> None:
-        if program.ready.count and not program.queued:
-            program.queued = True
-            heapq.heappush(self._queue, program.order)
-
-    def _head(self) -> Program | None:
-        """Return the first program with ready tasks."""
-        while self._queue:
-            program = self._programs.get(self._queue[0] & _PID)
-            if program is not None and program.ready.count:
-                return program
-            heapq.heappop(self._queue)
-            if program is not None:
-                program.queued = False
-        return None
-
-    def _fill(self) -> None:
-        """Give jobs and chunks to workers while there are both."""
-        if self._jobs:
-            self._give(held=True)
-            self._start_jobs()
-        if not self._jobs:
-            self._give(held=False)
-
-    def _start_jobs(self) -> None:
-        """Start jobs, in order, while enough workers are idle."""
-        while self._jobs:
-            gang = self._crew.muster(self._jobs.width, self._jobs.allowed)
-            if gang is None:
-                return
-            self._send(Chunk.of_job(self._next_chunk, gang, *self._jobs.pop()))
-
-    def _give(self, *, held: bool) -> None:
-        """Give chunks to workers: while they are held back for a job, to those who had one."""
-        wanted: Container[int] = ()
-        if self._pinned:
-            self._give_pinned(held=held)
-            wanted = self._pinned.wanted()
-        while (program := self._head()) is not None:
-            if held:
-                rank = self._crew.next_after_job()
-            else:
-                rank = self._crew.next(program.ready, self._nready, wanted)
-            if rank is None:
-                break
-            self._send(self._cut(rank, program))
-        if self._pinned:  # of programs that came later
-            self._give_pinned(held=held)
-
-    def _give_pinned(self, *, held: bool) -> None:
-        """Give each idle worker a task that only it and its like may run."""
-        head = self._head()
-        for rank in self._crew.idle(after_job=held):
-            found = self._pinned.pop(rank, None if head is None else head.order)
-            if found is not None:
-                self._send(Chunk.alone(self._next_chunk, rank, *found))
-
-    def _send(self, chunk: Chunk) -> None:
-        self._next_chunk = chunk.number + 1
-        self._crew.give(chunk, self._now)
-        self._chunks[chunk.number] = chunk
-        self._commands.append(SendChunk(chunk))
-
-    def _cut(self, rank: int, program: Program) -> Chunk:
-        """Cut the next chunk for a worker, from a program with ready tasks on."""
-        chunk = Chunk(self._next_chunk, rank)
-        budget = SHORTEST_S
-        each_s = self._durations.of(program.kind(program.ready.peek(rank)))
-        if each_s is not None:
-            share = each_s * self._nready / (2 * len(self._crew.workers))
-            budget = min(max(share, SHORTEST_S), LONGEST_S)
-        following: Program | None = program
-        while following is not None and not chunk.full(budget):
-            before, size = following.ready.count, chunk.size
-            chunk.take(following, self._durations, budget)
-            self._nready -= before - following.ready.count
-            if following.ready.count or chunk.size == size:
-                break
-            following = self._head()
-        return chunk
-
-    def _end_chunk(self, chunk: Chunk) -> None:
-        del self._chunks[chunk.number]
-        self._crew.ended(chunk)
-
     # Invariants -------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -513,8 +400,4 @@ class Scheduler:
         InternalError
             Naming the first contradiction.
         """
-        apart = Counter(self._jobs.waiting()) + Counter(self._pinned.waiting())
-        check_programs(self._programs, self._chunks, self._nready, apart)
-        self._jobs.check(len(self._crew.workers))
-        self._pinned.check(self._crew.workers)
-        self._crew.check()
+        self._dispatch.check()
