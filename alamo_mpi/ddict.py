@@ -12,13 +12,14 @@ from collections.abc import (
     ValuesView,
 )
 from types import TracebackType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from alamo_mpi import attachment
 from alamo_mpi.core.access import CommunicationDomain, CommunicationObject
 from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.layout import place
 from alamo_mpi.core.records import Record
+from alamo_mpi.dictviews import MISSING as _MISSING
 from alamo_mpi.dictviews import DDictItems, DDictValues
 from alamo_mpi.errors import DDictTimeoutError
 from alamo_mpi.runtime import home as homes
@@ -32,21 +33,19 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Missing:
-    """Stands for "not given"."""
-
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-_MISSING: Final[Any] = _Missing()
-
-
 class Owner(NamedTuple):
     """Where a value is."""
 
     rank: int
     host: str
+
+
+class Options(NamedTuple):
+    """How a client behaves; goes with it when it is pickled."""
+
+    wait_for_keys: bool
+    timeout: float | None
+    near: Placement
 
 
 class DDict(MutableMapping[K, V]):
@@ -109,21 +108,13 @@ class DDict(MutableMapping[K, V]):
         if isinstance(near, int) and not 0 <= near < home.size:
             raise ValueError(f"near={near} is not a rank of this program of {home.size} ranks.")
         descriptor = home.make_dictionary(total_mem)
-        self._attach(home, descriptor, wait_for_keys, timeout, near)
+        self._attach(home, descriptor, Options(bool(wait_for_keys), timeout, near))
         self.update(data)
 
-    def _attach(
-        self,
-        home: Home,
-        descriptor: Descriptor,
-        wait: bool,
-        timeout: float | None,
-        near: Placement,
-    ) -> None:
+    def _attach(self, home: Home, descriptor: Descriptor, options: Options) -> None:
         self._descriptor = descriptor
-        self._wait = bool(wait)
-        self._timeout = timeout
-        self._near = near
+        self._options = options
+        self._wait, self._timeout, self._near = options
         self._settle(home)
         homes.follow(self)
 
@@ -139,13 +130,7 @@ class DDict(MutableMapping[K, V]):
             self._settle(new)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _attached, (
-            type(self),
-            tuple(self._descriptor),
-            self._wait,
-            self._timeout,
-            self._near,
-        )
+        return _attached, (type(self), tuple(self._descriptor), tuple(self._options))
 
     # -- single keys ----------------------------------------------------------
 
@@ -501,11 +486,9 @@ class DDict(MutableMapping[K, V]):
 def _attached(
     cls: type[DDict[Any, Any]],
     descriptor: tuple[int, int, int, int],
-    wait: bool,
-    timeout: float | None,
-    near: Placement,
+    options: tuple[bool, float | None, Placement],
 ) -> DDict[Any, Any]:
     """Make a client of an existing dictionary: what a pickled `DDict` becomes."""
     client = cls.__new__(cls)
-    client._attach(attachment.home(), Descriptor(*descriptor), wait, timeout, near)
+    client._attach(attachment.home(), Descriptor(*descriptor), Options(*options))
     return client

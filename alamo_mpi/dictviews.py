@@ -1,14 +1,24 @@
-"""Views of a `DDict` that read each value once, where the standard ones would look up every key."""
+"""What a `DDict` shows of itself: views that read each value once, and how "not given" looks."""
 
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, ValuesView
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-__all__ = ["DDictItems", "DDictValues"]
+__all__ = ["MISSING", "DDictItems", "DDictValues"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class _Missing:
+    """Stands for "not given"."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+MISSING: Final[Any] = _Missing()
 
 
 class DDictItems(ItemsView[K, V]):

@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 from . import layout as at
 from . import many
 from .blocks import Allocator
+from .bucket import Bucket
 from .quota import Quota
 from .records import Record
-from .table import Bucket, Table
+from .table import Table
 from .window import Window
 
 __all__ = ["Descriptor", "Dictionary", "create"]

@@ -21,9 +21,10 @@ from typing import Final, NamedTuple
 from alamo_mpi.errors import DDictFullError
 
 from . import layout as at
+from .bucket import NOWHERE, Bucket, bucket_place, free_slots, is_sealed, match
 from .reading import have_keys, load_many
 from .records import Record
-from .table import NOWHERE, Bucket, Table, bucket_place, free_slots, is_sealed, match
+from .table import Table
 from .window import Buffer, Window
 
 __all__ = ["Item", "get_many", "locate_many", "put_many"]

@@ -19,38 +19,16 @@ from alamo_mpi.errors import DDictDestroyedError, DDictFrozenError, DDictFullErr
 
 from . import layout as at
 from .blocks import Allocator
+from .bucket import NOWHERE, SLOT_WORDS, Bucket, bucket_place, free_slots, is_sealed, match
 from .records import Record, Records
 from .window import Buffer, Window
 
-__all__ = [
-    "NOWHERE",
-    "Bucket",
-    "Entry",
-    "Table",
-    "bucket_place",
-    "free_slots",
-    "is_sealed",
-    "match",
-]
+__all__ = ["Entry", "Table"]
 
 _DEEPEST: Final = 20
 _PAGE: Final = struct.Struct(f"@{at.PAGE_BUCKETS * at.BUCKET_WORDS}Q")
-_SLOT_WORDS: Final = range(2, at.BUCKET_WORDS, 2)
 #: Errors that come before anything was changed.
 _REFUSED: Final = (DDictFrozenError, DDictDestroyedError, DDictFullError)
-
-
-class Bucket(NamedTuple):
-    """One reading of a bucket that had no child."""
-
-    words: tuple[int, ...]
-    rank: int
-    offset: int
-    level: int
-
-
-#: In the place of a bucket of a shard that has no page yet.
-NOWHERE: Final = Bucket((0,) * at.BUCKET_WORDS, -1, 0, 0)
 
 
 class Entry(NamedTuple):
@@ -349,7 +327,7 @@ class Table:
         page = self.allocator.allocate_page(rank)  # may raise: before anything is frozen
         rows = [[0, self.uid] + [0] * (2 * at.SLOTS) for _ in range(at.PAGE_BUCKETS)]
         used = [2] * at.PAGE_BUCKETS
-        for slot in _SLOT_WORDS:
+        for slot in SLOT_WORDS:
             pointer = self.freeze_slot(rank, offset + 8 * (slot + 1), words[slot + 1])
             if pointer:
                 row = words[slot] >> 61 - 3 * (level + 1) & 7
@@ -389,7 +367,7 @@ class Table:
             words = self.window.words(rank, offset, at.BUCKET_WORDS)
             if words[1] != self.uid:
                 raise self.destroyed()
-            if any(words[slot + 1] & at.FROZEN for slot in _SLOT_WORDS):
+            if any(words[slot + 1] & at.FROZEN for slot in SLOT_WORDS):
                 self._burst(words, rank, offset, level)
                 held = False
         finally:
@@ -460,49 +438,3 @@ class Table:
         return DDictDestroyedError(
             "The dictionary was destroyed; make a new DDict.", rank=self.window.rank
         )
-
-
-def match(words: tuple[int, ...], key_hash: int, start: int) -> int:
-    """Return the first used slot from word `start` on that has the hash; 0 if there is none."""
-    try:
-        while True:
-            start = words.index(key_hash, start)
-            # A pointer word may look like the hash; a slot that was emptied keeps its hash.
-            if start & 1 == 0 and words[start + 1]:
-                return start
-            start += 1
-    except ValueError:
-        return 0
-
-
-def is_sealed(words: tuple[int, ...], slot: int) -> bool:
-    """Tell whether what a slot points to stays until the dictionary is unsealed.
-
-    Both are needed: the words of a bucket may have been read at different moments, and a burst
-    freezes slots as well.
-    """
-    return words[0] == at.SEALED and bool(words[slot + 1] & at.FROZEN)
-
-
-def bucket_place(page: int, level: int, key_hash: int) -> tuple[int, int]:
-    """Return rank and byte offset of the bucket that a hash has in a page of this level."""
-    return page >> at.UNIT_BITS, (
-        ((page & at.UNIT_MASK) << 6)
-        + at.HEADER_BYTES
-        + (key_hash >> 61 - 3 * level & 7) * at.BUCKET_BYTES
-    )
-
-
-def free_slots(words: tuple[int, ...]) -> list[int]:
-    """Return the empty slots; none if the bucket must burst.
-
-    A frozen slot in a bucket without a child is what an interrupted burst has left.
-    """
-    free = []
-    for slot in _SLOT_WORDS:
-        pointer = words[slot + 1]
-        if pointer & at.FROZEN:
-            return []
-        if not pointer:
-            free.append(slot)
-    return free

@@ -13,16 +13,14 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from alamo_mpi.core.events import (
     Command,
     Event,
-    Failed,
     Finished,
     Interrupted,
-    Progressed,
     RecallTail,
     Resumed,
     SendChunk,
@@ -35,7 +33,6 @@ from alamo_mpi.core.events import (
 )
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
-    INTERRUPTED,
     Configure,
     Fetch,
     Interrupt,
@@ -52,7 +49,6 @@ from alamo_mpi.core.messages import (
     Wake,
 )
 from alamo_mpi.core.record import TaskRecord
-from alamo_mpi.core.states import State
 from alamo_mpi.errors import InternalError, TaskStateError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
@@ -70,6 +66,7 @@ from alamo_mpi.runtime.local import LocalOutput, local_worker
 from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
+from alamo_mpi.runtime.reported import progressed
 from alamo_mpi.runtime.roster import LiveBatch, Roster
 from alamo_mpi.runtime.service import BatchState
 from alamo_mpi.runtime.spawnturns import SpawnTurns
@@ -380,7 +377,7 @@ class Manager:
     def _dispatch(self, source: int, message: Any) -> None:
         if isinstance(message, Progress):
             live = self._batch_of(source)
-            self._handle(live, _progressed(message), message)
+            self._handle(live, progressed(message), message)
         elif isinstance(message, Returned):
             self._handle(self._batch_of(source), TailReturned(source, message.tails))
         elif isinstance(message, Suspend):
@@ -496,17 +493,3 @@ class Manager:
             self._search_path = list(sys.path)
             for rank in range(1, self._world.size):
                 self._send(rank, Configure(self._search_path, None, 0))
-
-
-def _progressed(message: Progress) -> Progressed:
-    """Leave out what only the client needs."""
-    failures: Mapping[int, Failed] = {}
-    if message.failures:
-        failures = {at: _how(failure.root) for at, failure in message.failures.items()}
-    return Progressed(message.chunk, message.ended, failures, message.kept, message.seconds)
-
-
-def _how(root: int) -> Failed:
-    if root >= 0:
-        return Failed(State.SKIPPED, root)
-    return Failed(State.CANCELLED if root == INTERRUPTED else State.FAILED)

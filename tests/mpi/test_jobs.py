@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+# A callable's ranks import this file: MPI must be started before its library is asked for a name.
+from mpi4py import MPI
+
 from alamo_mpi import (
     Batch,
     CancelledError,
@@ -26,7 +29,7 @@ from alamo_mpi.mpi.launcher import family_of_library
 from tests.mpi.gates import LIMIT_S, wait_until
 from tests.support import programs
 
-MPICH = family_of_library() == "MPICH"
+MPICH = family_of_library() == "MPICH" and MPI.Is_initialized()
 LAUNCHES = ["pmi", "mpiexec"] if MPICH else ["mpiexec"]
 if MPICH and "MPI_LOCALRANKID" in os.environ:  # under its launcher
     LAUNCHES.append("spawn")
@@ -53,8 +56,6 @@ def by(launch: str) -> Any:
 
 
 def rank_and_sum(offset: int) -> tuple[int, int]:
-    from mpi4py import MPI
-
     world = MPI.COMM_WORLD
     print(f"here is {world.rank}")
     print(f"there is {world.rank}", file=sys.stderr)
@@ -62,8 +63,6 @@ def rank_and_sum(offset: int) -> tuple[int, int]:
 
 
 def fails_while_others_wait(culprit: int) -> None:
-    from mpi4py import MPI
-
     if culprit == MPI.COMM_WORLD.rank:
         raise LookupError("nothing here")
     MPI.COMM_WORLD.Barrier()

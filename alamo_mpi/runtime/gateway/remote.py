@@ -11,12 +11,13 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from alamo_mpi.core.bucket import Bucket
 from alamo_mpi.core.dictionary import Descriptor
 from alamo_mpi.core.fifo import QueueDescriptor
 from alamo_mpi.core.keyhash import Encoded
 from alamo_mpi.core.many import Item
 from alamo_mpi.core.records import Record
-from alamo_mpi.core.table import Bucket, Entry
+from alamo_mpi.core.table import Entry
 from alamo_mpi.core.window import Buffer
 from alamo_mpi.runtime import home
 from alamo_mpi.runtime.gateway.address import Address

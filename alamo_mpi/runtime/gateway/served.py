@@ -11,10 +11,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from alamo_mpi.core.bucket import Bucket
 from alamo_mpi.core.dictionary import Descriptor, Dictionary
 from alamo_mpi.core.many import Item
 from alamo_mpi.core.records import Record
-from alamo_mpi.core.table import Bucket, Entry
+from alamo_mpi.core.table import Entry
 from alamo_mpi.runtime.gateway.kept import Kept
 from alamo_mpi.runtime.gateway.wire import buffers, outside
 from alamo_mpi.runtime.pool import Pool
