@@ -59,6 +59,7 @@ __all__ = [
     "SerializationError",
     "Task",
     "TaskStateError",
+    "TaskTimeoutError",
     "WorkersBusyError",
     "__version__",
     "init",

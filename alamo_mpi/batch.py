@@ -124,6 +124,7 @@ class Batch:
         callback_args: tuple[Any, ...] = (),
         reads: Accesses = None,
         writes: Accesses = None,
+        timeout: float | None = None,
     ) -> _Function:
         """Create a task that calls a function.
 
@@ -143,6 +144,10 @@ class Batch:
             Further arguments of the callback.
         reads, writes : DataAccess or iterable of DataAccess, optional
             What the function accesses.
+        timeout : float, optional
+            Seconds that the function may run, its own waits included.  Past it, it gets an
+            exception at its next bytecode, and ``get()`` raises `TaskTimeoutError`; a function
+            inside a long C call notices when that returns.
 
         Returns
         -------
@@ -154,7 +159,7 @@ class Batch:
         TypeError
             If `func` or `callback_func` cannot be called, or an access is none.
         ValueError
-            If an argument is a task of another batch.
+            If an argument is a task of another batch, or `timeout` is not positive.
 
         Notes
         -----
@@ -183,6 +188,8 @@ class Batch:
             task._accesses = (*task._accesses, *declared)
         if given:
             task._results_of = given
+        if timeout is not None:
+            task._timeout = _seconds(timeout)
         return task
 
     def _producer(self, argument: Task | AsyncDict) -> Task:
@@ -291,6 +298,13 @@ class Batch:
             )
         lifecycle.joined = True
 
+    def cancel_all(self) -> None:
+        """Give up every task that was started in this batch so far, by whichever client.
+
+        As `Task.cancel` for each.  The batch goes on and takes further tasks.
+        """
+        self._manager.cancel_all(self._live)
+
     def terminate(self) -> None:
         """End what runs and cancel what waits; their ``get()`` raises `CancelledError`.
 
@@ -369,3 +383,10 @@ class Batch:
         self._manager = session.service()
         self._record = state[2]
         self._live, self._client = self._manager.join_in(state)
+
+
+def _seconds(timeout: float) -> float:
+    seconds = float(timeout)
+    if not seconds > 0:
+        raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    return seconds

@@ -52,6 +52,8 @@ def make_submission(
     for index, each in enumerate(tasks):
         if each._callback is not None:
             submission.callbacks[index] = each._callback
+        if each._timeout is not None:
+            submission.limits[index] = each._timeout
     submission.callbacks_left = len(submission.callbacks)
     if isinstance(task, _Compiled) and task._callback is not None:
         submission.callback = task._callback

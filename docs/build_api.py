@@ -33,6 +33,7 @@ CHAPTERS = {
     "Errors": (
         "AlamoError",
         "TaskStateError",
+        "TaskTimeoutError",
         "DependencyError",
         "CancelledError",
         "SerializationError",

@@ -28,6 +28,7 @@ MOST_TASKS = 4096
 _RAW = int(Hazard.RAW)
 _WAITING = int(State.WAITING)
 _RUNNING = int(State.RUNNING)
+_WAITING = int(State.WAITING)
 _RUNNING_BYTE = bytes([State.RUNNING])
 
 
@@ -212,7 +213,11 @@ class _Walk:
                     self._raw[successor] = [position]
             left = met.get(successor) or waiting[successor]
             met[successor] = left - 1
-            if left == 1 and successor not in program.doomed:
+            if (
+                left == 1
+                and successor not in program.doomed
+                and program.states[successor] == _WAITING  # not cancelled
+            ):
                 if self.chain is None:
                     self.chain = successor
                 else:

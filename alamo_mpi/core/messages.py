@@ -19,7 +19,7 @@ message                 from        to          received by
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
-`Drop`
+`Drop`, `Cancel`
 `Answer`, `Ended`,      manager     client      ``runtime.remote.RemoteService.dispatch``, by way of
 `Over`                                          the ``Worker.dispatch`` of the address's rank
 ======================  ==========  ==========  ====================================================
@@ -44,6 +44,7 @@ __all__ = [
     "Address",
     "Answer",
     "Ask",
+    "Cancel",
     "Configure",
     "Drop",
     "Ended",
@@ -118,6 +119,8 @@ class Run(NamedTuple):
     record: bool
     #: How deep its tasks are nested: 0 for what the main program has started.
     depth: int
+    #: position -> seconds that it may run, for tasks that have a limit.
+    limits: dict[int, float]
 
 
 class Recall(NamedTuple):
@@ -284,6 +287,19 @@ class Submit(NamedTuple):
     inputs: dict[int, list[tuple[int, int, int]]]
     #: ntasks, indegree, succ_start, succ and hazard of the graph as bytes; None without edges.
     graph: tuple[int, bytes, bytes, bytes, bytes] | None
+    #: Task -> seconds that it may run, for those that have a limit.
+    limits: dict[int, float]
+
+
+class Cancel(NamedTuple):
+    """A client gives up tasks that it has started, or all of a batch."""
+
+    address: Address
+    batch: int
+    #: Number of the start in the client's process; None for all tasks of the batch.
+    number: int | None
+    #: Which tasks of it; None for all.
+    tasks: list[int] | None
 
 
 class Drop(NamedTuple):
@@ -344,6 +360,7 @@ KINDS: tuple[type[Any], ...] = (
     Drop,
     Ended,
     Over,
+    Cancel,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
-from alamo_mpi.errors import SerializationError
+from alamo_mpi.errors import SerializationError, TaskTimeoutError
 from alamo_mpi.runtime.cow import SharedBuffers
 from alamo_mpi.runtime.failures import describe
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK
@@ -51,12 +51,15 @@ class Work:
 
     __slots__ = (
         "at_end",
+        "at_loss",
         "given_up",
         "guard",
         "in_task",
+        "overdue",
         "pause",
         "position",
         "printed",
+        "raised",
         "remote",
         "run",
         "thread",
@@ -71,9 +74,15 @@ class Work:
         #: after ``in_task`` is set: a task that is just about to start gets either the one or the
         #: other.
         self.given_up: Container[int] = ()
+        #: Of those, the limits of the ones that have run longer than they may.
+        self.overdue: dict[int, float] = {}
+        #: The position that an interruption was last raised in.
+        self.raised = -1
         self.todo = deque(range(len(run.arguments)))
         #: What is to be called after the running task.
         self.at_end: list[Callable[[], None]] = []
+        #: What is to be called if it is given up while it waits.
+        self.at_loss: list[Callable[[], None]] = []
         #: The task that runs, or waits.
         self.position = -1
         #: Whether user code runs: only then an interruption may be raised.
@@ -85,6 +94,11 @@ class Work:
         #: The thread that runs it, and what aims interruptions at it, on a runner.
         self.thread = 0
         self.guard: Guard | None = None
+
+    @property
+    def on_runner(self) -> bool:
+        """Whether a runner runs it."""
+        return self.guard is not None and self.guard.on_runner
 
     def give_back(self) -> int:
         """Take away every position not started; return their number."""
@@ -136,6 +150,8 @@ class Executor:
         Captures what tasks write.
     fetch
         Gets the payload of another task's result: called with its uid and `Run.sources`.
+    watch
+        Told of each task that has a limit when it starts, with the limit.
 
     Attributes
     ----------
@@ -151,11 +167,13 @@ class Executor:
         report: Report,
         output: Output,
         fetch: Callable[[int, dict[int, tuple[Any] | int]], Any],
+        watch: Callable[[Work, float], None],
     ) -> None:
         self._turn = turn
         self._report = report
         self._output = output
         self._fetch = fetch
+        self._watch = watch
         self._functions: dict[int, Callable[..., Any]] = {}
         self._definitions: dict[int, bytes] = {}
         self.kept = Kept()
@@ -189,7 +207,7 @@ class Executor:
         """Run what is left to do of a chunk, inside `capturing`; returns when nothing is."""
         run, next_position, report = work.run, work.todo.popleft, self._report
         take, needs, special = self._output.take, run.needs, bool(run.inputs or run.keeps)
-        turn, guard = self._turn, work.guard
+        turn, guard, limits = self._turn, work.guard, run.limits
         report.begin(run.chunk, run.record)
         kinds, arguments = run.functions, run.arguments
         failed: dict[int, int] = {}
@@ -197,6 +215,7 @@ class Executor:
         while True:
             while work.at_end:
                 work.at_end.pop()()
+            work.at_loss.clear()
             if turn.returning:
                 self._pass_on(work, kind)
             try:
@@ -223,6 +242,8 @@ class Executor:
                 call = function
                 if call is None:
                     call, *values = values
+                if position in limits:
+                    self._watch(work, limits[position])
                 work.in_task = True
                 if position in work.given_up:
                     raise Interruption
@@ -335,6 +356,10 @@ class Executor:
         return True
 
     def _failed(self, error: BaseException, work: Work, position: int) -> None:
+        limit_s = work.overdue.get(position)
+        if isinstance(error, Interruption) and limit_s is not None:
+            # With the traceback of where it was.
+            error = TaskTimeoutError(limit_s=limit_s).with_traceback(error.__traceback__)
         failure = describe(error, 1 if work.guard is None else 2)
         if isinstance(error, Interruption):
             failure = failure._replace(pickled=None, root=INTERRUPTED)

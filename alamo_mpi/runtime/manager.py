@@ -68,6 +68,7 @@ from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch, Roster
+from alamo_mpi.runtime.runners import Guard
 from alamo_mpi.runtime.service import BatchState
 from alamo_mpi.runtime.submission import Submission
 from alamo_mpi.runtime.turn import released, seat
@@ -147,6 +148,7 @@ class Manager:
         self._killed = False
         self._local: Worker | None = None
         self._output: LocalOutput | None = None
+        self._guards = threading.local()
         if world.size == 1:
             self._local, self._output = local_worker(self._transport.send, self._poll)
         self._driver = Driver(self.turn, self._is_busy)
@@ -173,9 +175,13 @@ class Manager:
         WorkersBusyError
             If other batches hold every worker.
         """
+        place = seat()
         with self.lock:
-            root = self.roster.of_rank(0) if seat() is not None else None
-            return self.lives.open(root, num_workers, log_level, record, PRIMARY), PRIMARY
+            root = self.roster.of_rank(0) if place is not None else None
+            live = self.lives.open(root, num_workers, log_level, record, PRIMARY)
+        if place is not None:
+            place.at_loss.append(lambda: self.cancel_all(live))
+        return live, PRIMARY
 
     def open_for(
         self, rank: int, num_workers: int | None, log_level: int, record: bool, client: Client
@@ -298,6 +304,18 @@ class Manager:
             self.lives.end(live)
         return self.drive(lambda: not live.running, _TERMINATE_S)
 
+    def cancel(self, live: LiveBatch, submission: Submission, tasks: list[int] | None) -> None:
+        """Give up tasks of a start, or all of it; returns at once."""
+        with self.lock:
+            self.lives.cancel(live, submission, tasks)
+            self._receive()  # in a world of one rank a thread in a task does not
+
+    def cancel_all(self, live: LiveBatch) -> None:
+        """Give up all that was started in a batch so far; returns at once."""
+        with self.lock:
+            self.lives.cancel_all(live)
+            self._receive()
+
     def await_end(self, live: LiveBatch, timeout: float) -> bool:
         """Wait until a batch is over; return whether it is.
 
@@ -330,10 +348,17 @@ class Manager:
             moved = self._receive()
         # A thread that waits inside a task runs no other on its own stack: a runner does.
         if self._local is not None and self._local.has_work and seat() is None:
-            moved |= self._local.step(block=False)
+            moved |= self._local.step(self._guard(), block=False)
         while self._ledger.callbacks.due:
             moved |= self._ledger.callbacks.run()
         return moved
+
+    def _guard(self) -> Guard:
+        """Return what interrupts the tasks of a world of one rank on this thread."""
+        guard: Guard | None = getattr(self._guards, "guard", None)
+        if guard is None:
+            guard = self._guards.guard = Guard(on_runner=False)
+        return guard
 
     def _poll(self) -> bool:
         with self.lock:
@@ -449,6 +474,8 @@ class Manager:
         rest = max(deadline - time.perf_counter(), 0.1)
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
+        if self._local is not None:
+            self._local.interrupter.stop()
         if self._output is not None:
             self._output.close()
         if answered:

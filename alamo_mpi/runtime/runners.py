@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable, Container
+from types import FrameType
 from typing import Any, Protocol
 
 from alamo_mpi.runtime.backoff import Backoff
@@ -31,10 +33,17 @@ class Guard:
 
     An asynchronous exception comes up some bytecodes after it was set.  So it is set under a lock
     while the call goes on, at most once a call, and taken back under the same lock at its end.
+
+    Parameters
+    ----------
+    on_runner
+        Whether this thread is one of the runners.
     """
 
-    def __init__(self) -> None:
-        self._thread = ctypes.c_ulong(threading.get_ident())
+    def __init__(self, *, on_runner: bool = True) -> None:
+        self.on_runner = on_runner
+        self._ident = threading.get_ident()
+        self._thread = ctypes.c_ulong(self._ident)
         self._lock = threading.Lock()
         self._open = False
 
@@ -73,14 +82,23 @@ class Guard:
         """Take aim again, as the thread goes back to user code."""
         self._open = True
 
-    def interrupt(self) -> None:
-        """Interrupt the call, if one goes on."""
+    def interrupt(self, allowed: Callable[[FrameType | None], bool]) -> bool:
+        """Interrupt the call; return False if one goes on that cannot be at this moment.
+
+        Parameters
+        ----------
+        allowed
+            Whether it can be, by the frame that the thread is in.  The exception comes up before
+            the thread has done more than enter one more function.
+        """
         with self._lock:
-            if self._open:
-                self._open = False
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    self._thread, ctypes.py_object(Interruption)
-                )
+            if not self._open:
+                return True
+            if not allowed(sys._current_frames().get(self._ident)):
+                return False
+            self._open = False
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(Interruption))
+            return True
 
 
 class Host(Protocol):

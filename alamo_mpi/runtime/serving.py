@@ -140,6 +140,7 @@ def serve(world: World) -> None:
     finally:
         service.offer(None)
         worker.runners.stop()
+        worker.interrupter.stop()
         service_thread.stop()
         sys.setswitchinterval(interval)
         restore()

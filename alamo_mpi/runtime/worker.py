@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import threading
 from collections import deque
@@ -47,6 +46,7 @@ from alamo_mpi.errors import InternalError
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.execute import Executor, Output, Work
 from alamo_mpi.runtime.inputs import Inputs
+from alamo_mpi.runtime.interrupter import INTERRUPT_SIGNAL, Interrupter, in_user_code
 from alamo_mpi.runtime.remote import RemoteService
 from alamo_mpi.runtime.report import Report
 from alamo_mpi.runtime.runners import Guard, Interruption, Runners
@@ -58,8 +58,6 @@ logger = logging.getLogger(__name__)
 
 #: The rank that the manager runs on.
 MANAGER = 0
-#: Raised in the main thread to interrupt a task: ignored by default, so harmless if it comes late.
-INTERRUPT_SIGNAL = signal.SIGURG
 
 
 class _Seat:
@@ -79,11 +77,19 @@ class _Seat:
     def at_end(self) -> list[Callable[[], None]]:
         return self.work.at_end
 
+    @property
+    def at_loss(self) -> list[Callable[[], None]]:
+        return self.work.at_loss
+
     def released(self) -> contextlib.AbstractContextManager[None]:
         return self._worker.suspended(self.work)
 
     def check(self) -> None:
-        if self.work.position in self.work.given_up:
+        work = self.work
+        if work.position in work.given_up:
+            work.raised = work.position
+            while work.at_loss:
+                work.at_loss.pop()()
             raise Interruption
 
 
@@ -134,7 +140,10 @@ class Worker:
         self._giving_back = threading.Lock()
         self._inputs = Inputs()
         self.report = Report(lambda message: send(MANAGER, message))
-        self.executor = Executor(self.turn, self.report, output, self._input)
+        self.interrupter = Interrupter(self)
+        self.executor = Executor(
+            self.turn, self.report, output, self._input, self.interrupter.watch
+        )
 
     @property
     def has_work(self) -> bool:
@@ -184,6 +193,7 @@ class Worker:
         with sit(_Seat(self, work)):
             self.executor.run(work)
         del self._begun[work.run.chunk]
+        self.interrupter.forget(work)
         self._inputs.release(work.remote)
 
     @contextlib.contextmanager
@@ -198,14 +208,14 @@ class Worker:
                 self.executor.regain(work, lambda: self._send(MANAGER, Resume(chunk)))
             finally:
                 self._waiting.discard(chunk)
-                if work.guard is not None:
+                if work.on_runner:
                     self.runners.returned()
 
     def _suspend(self, work: Work) -> None:
         with self._giving_back:
             self._waiting.add(work.run.chunk)
             self._send(MANAGER, Suspend(work.run.chunk, work.give_back()))
-        self.runners.cover(leaving=work.guard is not None)
+        self.runners.cover(leaving=work.on_runner)
 
     def dispatch(self, source: int, message: Any) -> None:
         """Take in one message; on any thread, returns at once.
@@ -303,26 +313,30 @@ class Worker:
             if work is None:
                 continue
             everything = range(len(work.run.arguments))
-            work.given_up = everything if positions is None else frozenset(positions)
-            if chunk in self._waiting:
-                if self.client is not None:
-                    self.client.wake()
-            elif work.position not in work.given_up:
-                continue
-            elif work.guard is not None:
-                work.guard.interrupt()
-            else:
-                signal.pthread_kill(work.thread, INTERRUPT_SIGNAL)
+            self.interrupter.give_up(work, everything if positions is None else positions)
+
+    def wakes(self, work: Work) -> bool:
+        """Have a task that waits look up; return False if it does not wait."""
+        if work.run.chunk not in self._waiting:
+            return False
+        if self.client is not None:
+            self.client.wake()
+        return True
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Give up the running task; the handler of the interrupting signal.
 
         It runs on the main thread, so ``in_task`` cannot change under it: outside of user code a
-        late signal does nothing.
+        late signal does nothing, and one that comes too early comes again.
         """
         place = seat()
-        if isinstance(place, _Seat) and place.work.in_task:
-            place.check()
+        if not isinstance(place, _Seat):
+            return
+        work = place.work
+        wanted = work.position in work.given_up and work.raised != work.position
+        if wanted and work.in_task and in_user_code(frame):
+            work.raised = work.position
+            raise Interruption
 
 
 def _configure(message: Configure) -> None:
