@@ -16,6 +16,8 @@ message                 from        to          received by
 `Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
 `Suspend`, `Resume`     worker      manager     ``Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
+`Dump`                  manager     worker      ``Worker.dispatch`` (answered by `StackText`)
+`StackText`, `Armed`    worker      manager     ``runtime.stall.Watchdog.take``
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
@@ -43,10 +45,12 @@ __all__ = [
     "OWN",
     "Address",
     "Answer",
+    "Armed",
     "Ask",
     "Cancel",
     "Configure",
     "Drop",
+    "Dump",
     "Ended",
     "Failure",
     "Fetch",
@@ -60,6 +64,7 @@ __all__ = [
     "Resume",
     "Returned",
     "Run",
+    "StackText",
     "Stop",
     "Stopped",
     "Submit",
@@ -329,6 +334,23 @@ class Ended(NamedTuple):
     finished: bool
 
 
+class Dump(NamedTuple):
+    """Say what all threads of the rank do, as nothing has moved for long."""
+
+
+class StackText(NamedTuple):
+    """The answer to `Dump`: the Python stacks."""
+
+    text: str
+
+
+class Armed(NamedTuple):
+    """Where a worker writes its stacks while it cannot answer: ``/proc/<pid>/fd/<fd>``."""
+
+    pid: int
+    fd: int
+
+
 class Over(NamedTuple):
     """A batch takes no more tasks of clients in this process."""
 
@@ -361,6 +383,9 @@ KINDS: tuple[type[Any], ...] = (
     Ended,
     Over,
     Cancel,
+    Dump,
+    StackText,
+    Armed,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

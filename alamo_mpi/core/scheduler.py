@@ -156,6 +156,11 @@ class Scheduler:
         """Number of answers that workers owe: chunks under way, and recalls."""
         return len(self._chunks) + self._crew.nrecalled
 
+    @property
+    def chunks(self) -> list[Chunk]:
+        """The chunks on workers."""
+        return list(self._chunks.values())
+
     # Events -----------------------------------------------------------------------------------
 
     def _submitted(self, program: Program) -> None:

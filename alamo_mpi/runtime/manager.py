@@ -13,44 +13,36 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from alamo_mpi.core.events import (
     Command,
     Event,
-    Failed,
     Finished,
     Interrupted,
-    Progressed,
     RecallTail,
-    Resumed,
     SendChunk,
     Settled,
     Submitted,
-    Suspended,
-    TailReturned,
     Ticked,
     Unrun,
 )
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
-    INTERRUPTED,
+    Armed,
     Configure,
     Fetch,
     Interrupt,
     Progress,
     Recall,
-    Resume,
-    Returned,
+    StackText,
     Stop,
     Stopped,
-    Suspend,
     Value,
     Wake,
 )
 from alamo_mpi.core.record import TaskRecord
-from alamo_mpi.core.states import State
 from alamo_mpi.errors import InternalError, TaskStateError
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
@@ -68,9 +60,11 @@ from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch, Roster
-from alamo_mpi.runtime.runners import Guard
+from alamo_mpi.runtime.runners import OwnGuard
 from alamo_mpi.runtime.service import BatchState
+from alamo_mpi.runtime.stall import Sight, Watchdog, stall_timeout_s
 from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.translate import event_of
 from alamo_mpi.runtime.turn import released, seat
 from alamo_mpi.runtime.worker import Worker
 
@@ -148,10 +142,15 @@ class Manager:
         self._killed = False
         self._local: Worker | None = None
         self._output: LocalOutput | None = None
-        self._guards = threading.local()
+        self._guards = OwnGuard()
         if world.size == 1:
             self._local, self._output = local_worker(self._transport.send, self._poll)
         self._driver = Driver(self.turn, self._is_busy)
+        #: Counts what happens, for the watchdog.
+        self.moves = 0
+        stall_s = stall_timeout_s()
+        sight = Sight(self.lock, self.roster, self.hosts, self._send, self._receive, self)
+        self._watchdog = None if stall_s is None else Watchdog(sight, stall_s)
 
     # For clients ------------------------------------------------------------------------------
 
@@ -228,6 +227,7 @@ class Manager:
     def enter(self, live: LiveBatch, submission: Submission) -> None:
         """Hand a submission to its batch's scheduler, under the lock."""
         submission.submitted = time.perf_counter()
+        self.moves += 1
         self._ledger.add(live, submission)
         self._share_search_path(live)
         self._handle(live, Submitted(submission.program))
@@ -348,17 +348,10 @@ class Manager:
             moved = self._receive()
         # A thread that waits inside a task runs no other on its own stack: a runner does.
         if self._local is not None and self._local.has_work and seat() is None:
-            moved |= self._local.step(self._guard(), block=False)
+            moved |= self._local.step(self._guards.guard, block=False)
         while self._ledger.callbacks.due:
             moved |= self._ledger.callbacks.run()
         return moved
-
-    def _guard(self) -> Guard:
-        """Return what interrupts the tasks of a world of one rank on this thread."""
-        guard: Guard | None = getattr(self._guards, "guard", None)
-        if guard is None:
-            guard = self._guards.guard = Guard(on_runner=False)
-        return guard
 
     def _poll(self) -> bool:
         with self.lock:
@@ -388,19 +381,18 @@ class Manager:
                 self._handle(live, Ticked())
 
     def _dispatch(self, source: int, message: Any) -> None:
-        if isinstance(message, Progress):
-            live = self._batch_of(source)
-            self._handle(live, _progressed(message), message)
-        elif isinstance(message, Returned):
-            self._handle(self._batch_of(source), TailReturned(source, message.tails))
-        elif isinstance(message, Suspend):
-            self._handle(self._batch_of(source), Suspended(message.chunk, message.tail))
-        elif isinstance(message, Resume):
-            self._handle(self._batch_of(source), Resumed(message.chunk))
+        self.moves += not isinstance(message, (StackText, Wake))
+        event = event_of(source, message)
+        if event is not None:
+            progress = message if isinstance(message, Progress) else None
+            self._handle(self._batch_of(source), event, progress)
         elif isinstance(message, Value):
             self._fetches.pop(message.key).append(message.payload)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
+        elif isinstance(message, (StackText, Armed)):
+            if self._watchdog is not None:
+                self._watchdog.take(source, message)
         elif isinstance(message, Wake):
             pass  # it has made this rank look, which is all it is for
         elif self._local is not None:
@@ -474,8 +466,11 @@ class Manager:
         rest = max(deadline - time.perf_counter(), 0.1)
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._local is not None:
             self._local.interrupter.stop()
+            self._local.stacks.close()
         if self._output is not None:
             self._output.close()
         if answered:
@@ -503,17 +498,3 @@ class Manager:
             self._search_path = list(sys.path)
             for rank in range(1, self._world.size):
                 self._send(rank, Configure(self._search_path, None, 0))
-
-
-def _progressed(message: Progress) -> Progressed:
-    """Leave out what only the client needs."""
-    failures: Mapping[int, Failed] = {}
-    if message.failures:
-        failures = {at: _how(failure.root) for at, failure in message.failures.items()}
-    return Progressed(message.chunk, message.ended, failures, message.kept, message.seconds)
-
-
-def _how(root: int) -> Failed:
-    if root >= 0:
-        return Failed(State.SKIPPED, root)
-    return Failed(State.CANCELLED if root == INTERRUPTED else State.FAILED)

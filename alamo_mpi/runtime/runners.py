@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from alamo_mpi.runtime.backoff import Backoff
 
-__all__ = ["Guard", "Interruption", "Runners"]
+__all__ = ["Guard", "Interruption", "OwnGuard", "Runners"]
 
 #: Seconds that the end of the program waits for a runner; it runs nothing by then.
 _JOIN_S = 5.0
@@ -99,6 +99,13 @@ class Guard:
             self._open = False
             ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(Interruption))
             return True
+
+
+class OwnGuard(threading.local):
+    """Each thread's own guard, for those that are no runners."""
+
+    def __init__(self) -> None:
+        self.guard = Guard(on_runner=False)
 
 
 class Host(Protocol):

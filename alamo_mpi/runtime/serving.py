@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from alamo_mpi.core.messages import Fetch, Stopped
+from alamo_mpi.core.messages import Armed, Fetch, Stopped
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime import pool, service
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.remote import RemoteService, first_uid
+from alamo_mpi.runtime.stall import stall_timeout_s
 from alamo_mpi.runtime.worker import INTERRUPT_SIGNAL, MANAGER, Worker
 
 __all__ = ["serve"]
@@ -112,8 +113,12 @@ def serve(world: World) -> None:
     # chunks would overtake each other.  Filing never polls, so the lock is taken once.
     polling = threading.Lock()
 
+    stall_s = stall_timeout_s()
+
     def poll() -> bool:
         with polling:
+            if stall_s is not None:
+                worker.stacks.arm(stall_s / 2)
             messages = transport.poll()
             for source, message in messages:
                 worker.dispatch(source, message)
@@ -127,6 +132,8 @@ def serve(world: World) -> None:
     nap_s = longest_nap_s(world.one_node)
     worker = Worker(world.rank, transport.send, poll, moving, capture, nap_s)
     pool.wake_with(transport.send)
+    if stall_s is not None:
+        transport.send(MANAGER, Armed(os.getpid(), worker.stacks.fd))
     restore = _set_up_interruption(worker)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -146,6 +153,7 @@ def serve(world: World) -> None:
         restore()
         transport.close()
         worker.executor.buffers.clear()
+        worker.stacks.close()
         capture.close()
 
 

@@ -28,6 +28,7 @@ from typing import Any
 from alamo_mpi.core.messages import (
     Answer,
     Configure,
+    Dump,
     Ended,
     Fetch,
     Forget,
@@ -37,6 +38,7 @@ from alamo_mpi.core.messages import (
     Resume,
     Returned,
     Run,
+    StackText,
     Stop,
     Suspend,
     Value,
@@ -50,6 +52,7 @@ from alamo_mpi.runtime.interrupter import INTERRUPT_SIGNAL, Interrupter, in_user
 from alamo_mpi.runtime.remote import RemoteService
 from alamo_mpi.runtime.report import Report
 from alamo_mpi.runtime.runners import Guard, Interruption, Runners
+from alamo_mpi.runtime.stacks import Stacks
 from alamo_mpi.runtime.turn import Turn, seat, sit
 
 __all__ = ["INTERRUPT_SIGNAL", "MANAGER", "Worker"]
@@ -140,6 +143,7 @@ class Worker:
         self._giving_back = threading.Lock()
         self._inputs = Inputs()
         self.report = Report(lambda message: send(MANAGER, message))
+        self.stacks = Stacks()
         self.interrupter = Interrupter(self)
         self.executor = Executor(
             self.turn, self.report, output, self._input, self.interrupter.watch
@@ -243,6 +247,8 @@ class Worker:
         elif isinstance(message, Forget):
             self.executor.buffers.forget(message.blobs)
             self.executor.kept.forget(message.values)
+        elif isinstance(message, Dump):
+            self._send(MANAGER, StackText(self.stacks.now()))
         elif isinstance(message, Configure):
             _configure(message)
         elif isinstance(message, Stop):

@@ -52,6 +52,9 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Ended": ((2, 0), 1, [0], b"\x03", None, {}, {}, {}, {}, True),
     "Over": ((2, 0), 4),
     "Cancel": ((2, 0), 4, 1, [0, 2]),
+    "Dump": (),
+    "StackText": ("Thread 0x01",),
+    "Armed": (4711, 9),
 }
 
 
