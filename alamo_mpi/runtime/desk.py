@@ -133,11 +133,11 @@ class Desk:
         return ", ".join(names)
 
     def over(self, live: LiveBatch) -> None:
-        """Tell the clients of a batch that it was terminated."""
-        addresses = {
-            client.address for client, its_batch in self.clients.items() if its_batch is live
-        }
-        for address in addresses:
+        """Tell the clients of a batch that it was terminated; they are none any more."""
+        gone = [client for client, its_batch in self.clients.items() if its_batch is live]
+        for client in gone:
+            del self.clients[client]
+        for address in {client.address for client in gone}:
             self._send(address[0], Over(address, live.number))
 
     def answer_joins(self) -> None:
@@ -186,6 +186,8 @@ class Desk:
             elif live is None:
                 self._answer(ask, None, True)
             elif ask.what == "join":
+                for uid in ask.details:
+                    live.check_join(uid)
                 self._joins.append((ask, live, lambda live: live.released or live.over))
             elif ask.what == "terminate":
                 self._lives.end(live)

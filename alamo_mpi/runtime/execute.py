@@ -11,7 +11,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
@@ -24,7 +24,7 @@ from alamo_mpi.runtime.report import Pause, Report
 from alamo_mpi.runtime.runners import Guard, Interruption
 from alamo_mpi.runtime.turn import Turn
 
-__all__ = ["Executor", "Kept", "Work"]
+__all__ = ["Executor", "Kept", "Work", "uid_of"]
 
 #: A result or output up to this many bytes travels with the report; a larger one stays here.
 RIDES_NBYTES = 1 << 16
@@ -73,7 +73,7 @@ class Work:
         #: Positions to be interrupted.  Set before the interrupting signal is sent, looked at
         #: after ``in_task`` is set: a task that is just about to start gets either the one or the
         #: other.
-        self.given_up: Container[int] = ()
+        self.given_up: frozenset[int] = frozenset()
         #: Of those, the limits of the ones that have run longer than they may.
         self.overdue: dict[int, float] = {}
         #: The position that an interruption was last raised in.
@@ -338,7 +338,7 @@ class Executor:
 
     def _done(self, result: Any, output: tuple[bytes, bytes], run: Run, position: int) -> bool:
         """Report a result that needs care; return whether it could be packed."""
-        uid = _uid(run, position)
+        uid = uid_of(run, position)
         try:
             payload = pack(result, _sole_owner(result, sys.getrefcount(result)))
         except SerializationError as error:
@@ -366,7 +366,7 @@ class Executor:
         output = self._output.take()
         if work.printed is not None:
             output = _joined(work, output)
-        streams = self._streams(output, _uid(work.run, position))
+        streams = self._streams(output, uid_of(work.run, position))
         self._report.add_more(None, failure, 0, streams)
 
     def _streams(
@@ -390,7 +390,8 @@ def _joined(work: Work, output: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
     return before[0] + output[0], before[1] + output[1]
 
 
-def _uid(run: Run, position: int) -> int:
+def uid_of(run: Run, position: int) -> int:
+    """Return the id of a task of a chunk."""
     return run.uids + position if isinstance(run.uids, int) else run.uids[position]
 
 

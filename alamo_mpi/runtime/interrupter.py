@@ -12,7 +12,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Collection, Container
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ def in_user_code(frame: FrameType | None) -> bool:
 class Running(Protocol):
     """A chunk whose tasks run: `execute.Work`."""
 
-    given_up: Container[int]
+    given_up: frozenset[int]
     overdue: dict[int, float]
     position: int
     raised: int
@@ -94,10 +94,10 @@ class Interrupter:
             self._limited[work] = deadline, work.position, seconds
             self._look_at(deadline)
 
-    def give_up(self, work: Running, positions: Collection[int]) -> None:
+    def give_up(self, work: Running, positions: Iterable[int]) -> None:
         """Give up tasks of a begun chunk; the running one gets an exception soon."""
         with self._changed:
-            work.given_up = frozenset(positions) | frozenset(_listed(work))
+            work.given_up = frozenset(positions) | work.given_up
             if not self._try(work):
                 self._insisting[work] = _RETRY_S
                 self._look_at(time.monotonic() + _RETRY_S)
@@ -141,7 +141,7 @@ class Interrupter:
                 del self._limited[work]
                 if work.position == position and work.raised != position:
                     work.overdue[position] = seconds
-                    work.given_up = frozenset((position, *_listed(work)))
+                    work.given_up |= {position}
                     self._insisting[work] = _RETRY_S
         for work, pause in list(self._insisting.items()):
             if self._try(work):
@@ -168,7 +168,3 @@ class Interrupter:
             work.raised = position
             return True
         return False
-
-
-def _listed(work: Running) -> Collection[int]:
-    return work.given_up if isinstance(work.given_up, Collection) else ()

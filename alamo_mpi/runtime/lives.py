@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Hashable
 from typing import Any, Protocol
@@ -64,6 +65,7 @@ class Lives:
         self._send = send
         self._handle = handle
         self._hosts = hosts
+        self._search_path: list[str] = []
         self.abandoned: deque[tuple[LiveBatch, Hashable]] = deque()
 
     def open(
@@ -92,6 +94,13 @@ class Lives:
         for rank in live.ranks:
             self._send(rank, Configure(None, name, log_level))
         return live
+
+    def share_search_path(self) -> None:
+        """Let workers import what this rank can: ``sys.path`` changes as programs run."""
+        if sys.path != self._search_path:
+            self._search_path = list(sys.path)
+            for rank in range(1, len(self._hosts)):
+                self._send(rank, Configure(self._search_path, None, 0))
 
     def close(self, live: LiveBatch, client: Hashable) -> None:
         """Note that a client submits nothing more."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -62,7 +61,7 @@ from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch, Roster
 from alamo_mpi.runtime.runners import OwnGuard
 from alamo_mpi.runtime.service import BatchState
-from alamo_mpi.runtime.stall import Sight, Watchdog, stall_timeout_s
+from alamo_mpi.runtime.stall import Sight, watchdog
 from alamo_mpi.runtime.submission import Submission
 from alamo_mpi.runtime.translate import event_of
 from alamo_mpi.runtime.turn import released, seat
@@ -135,7 +134,6 @@ class Manager:
         self._composer = Composer(functions, blobs, self._ledger.submissions)
         #: Values that were asked for: key -> where the answer goes, for all who wait for it.
         self._fetches: dict[tuple[int, str], list[tuple[Any] | None]] = {}
-        self._search_path: list[str] = []
         self._stopped: dict[int, float] = {}
         self._ticked = 0.0
         self._longest_nap_s = longest_nap_s(world.one_node)
@@ -146,11 +144,10 @@ class Manager:
         if world.size == 1:
             self._local, self._output = local_worker(self._transport.send, self._poll)
         self._driver = Driver(self.turn, self._is_busy)
-        #: Counts what happens, for the watchdog.
-        self.moves = 0
-        stall_s = stall_timeout_s()
-        sight = Sight(self.lock, self.roster, self.hosts, self._send, self._receive, self)
-        self._watchdog = None if stall_s is None else Watchdog(sight, stall_s)
+        self.moves = 0  # counted for the watchdog
+        self._watchdog = watchdog(
+            Sight(self.lock, self.roster, world.hosts, self._send, self._receive, self)
+        )
 
     # For clients ------------------------------------------------------------------------------
 
@@ -229,7 +226,7 @@ class Manager:
         submission.submitted = time.perf_counter()
         self.moves += 1
         self._ledger.add(live, submission)
-        self._share_search_path(live)
+        self.lives.share_search_path()
         self._handle(live, Submitted(submission.program))
 
     def drive(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -308,7 +305,7 @@ class Manager:
         """Give up tasks of a start, or all of it; returns at once."""
         with self.lock:
             self.lives.cancel(live, submission, tasks)
-            self._receive()  # in a world of one rank a thread in a task does not
+            self._receive()  # a thread in a task does not
 
     def cancel_all(self, live: LiveBatch) -> None:
         """Give up all that was started in a batch so far; returns at once."""
@@ -321,6 +318,10 @@ class Manager:
 
         Names the clients that it waits for in the log, when there has been no work for a while.
         """
+        place = seat()
+        if place is not None:
+            with self.lock:
+                live.check_join(place.uid)
         if self.drive(lambda: live.over, min(timeout, _NAME_CLIENTS_S)):
             return True
         if timeout > _NAME_CLIENTS_S and not live.busy and not live.lifecycle.all_closed:
@@ -469,8 +470,7 @@ class Manager:
         if self._watchdog is not None:
             self._watchdog.stop()
         if self._local is not None:
-            self._local.interrupter.stop()
-            self._local.stacks.close()
+            self._local.close()
         if self._output is not None:
             self._output.close()
         if answered:
@@ -491,10 +491,3 @@ class Manager:
 
     def _send(self, rank: int, message: Any) -> None:
         self._transport.send(rank, message)
-
-    def _share_search_path(self, live: LiveBatch) -> None:
-        """Let workers import what this rank can: ``sys.path`` changes as programs run."""
-        if sys.path != self._search_path:
-            self._search_path = list(sys.path)
-            for rank in range(1, self._world.size):
-                self._send(rank, Configure(self._search_path, None, 0))

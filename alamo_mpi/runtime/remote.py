@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from alamo_mpi import errors
 from alamo_mpi.core.lifecycle import PRIMARY, Lifecycle
@@ -44,6 +44,8 @@ from alamo_mpi.runtime.submission import Submission
 from alamo_mpi.runtime.turn import PATIENCE_S, released, seat
 
 __all__ = ["Channel", "RemoteBatch", "RemoteService", "first_uid"]
+
+_T = TypeVar("_T")
 
 #: Ids of tasks are unique in the program: these bits count, those above name the process.
 _UID_BITS = 40
@@ -214,11 +216,14 @@ class RemoteService:
 
     def await_end(self, live: RemoteBatch, timeout: float) -> bool:
         """Wait until the batch is over."""
+        place = seat()
+        deadline = time.perf_counter() + timeout
         try:
-            self._ask("join", live.number, (), timeout)
+            self._ask("join", live.number, () if place is None else (place.uid,), timeout)
         except TimeoutError:
             return False
-        return self.drive(lambda: not live.submissions, timeout)
+        # Callbacks of this process may be due yet.
+        return self.drive(lambda: not live.submissions, max(deadline - time.perf_counter(), 0.0))
 
     def terminate(self, live: RemoteBatch) -> bool:
         """End the batch for all clients; return whether all tasks have ended."""
@@ -368,20 +373,20 @@ class RemoteService:
 
     def value(self, key: tuple[int, str], payload: tuple[Any] | None) -> None:
         """Take in a value that may have been fetched for this process."""
-        if key in self._fetches:
+        answer = self._fetches.get(key)
+        if answer is not None:
             with self._changed:
-                self._fetches[key].append(payload)
+                answer.append(payload)
                 self._changed.notify_all()
 
     def say_notes(self) -> None:
         """Tell the manager what finalizers have noted."""
-        while self._left:
-            self._channel.send(self._left.popleft())
-        if self._dropped:
-            numbers = []
-            while self._dropped:
-                numbers.append(self._dropped.popleft())
-            self._channel.send(Drop(self.address, numbers))
+        if self._left or self._dropped:
+            for leave in _emptied(self._left):
+                self._channel.send(leave)
+            numbers = _emptied(self._dropped)
+            if numbers:
+                self._channel.send(Drop(self.address, numbers))
 
     def _ended(self, message: Ended) -> None:
         found = self._open.get(message.number)
@@ -440,3 +445,13 @@ class RemoteService:
     @staticmethod
     def _no_blob(number: int) -> Any:
         raise errors.InternalError(f"a result names the shared buffer {number}")
+
+
+def _emptied(notes: deque[_T]) -> list[_T]:
+    """Take all out of a deque that other threads empty too."""
+    taken = []
+    while True:
+        try:
+            taken.append(notes.popleft())
+        except IndexError:
+            return taken

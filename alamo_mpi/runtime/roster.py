@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.lifecycle import PRIMARY, Lifecycle
 from alamo_mpi.core.scheduler import Scheduler
-from alamo_mpi.errors import WorkersBusyError
+from alamo_mpi.errors import TaskStateError, WorkersBusyError
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.submission import Submission
 
@@ -93,6 +93,22 @@ class LiveBatch:
         """Whether nothing more can happen, but for a new client of a batch that was shared."""
         ended = self.lifecycle.all_closed or self.lifecycle.terminated
         return ended and not self.busy and all(child.over for child in self.children)
+
+    def check_join(self, uid: int) -> None:
+        """Raise if an unfinished task of this batch, or of a child, is the one of this id.
+
+        Raises
+        ------
+        TaskStateError
+            It would wait for itself.
+        """
+        for live in (self, *self.children):
+            if any(uid in submission.uids for submission in live.submissions.values()):
+                raise TaskStateError(
+                    f"Task {uid} cannot join {self}, which it belongs to: it would wait for "
+                    "itself. Let the program join it, or make a Batch in the task.",
+                    uid=uid,
+                )
 
     def __str__(self) -> str:
         return f"Batch {self.number}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ class Interruption(BaseException):
 class Interruptible(Protocol):
     """Which tasks of a chunk are to be given up, and which one runs."""
 
-    given_up: Container[int]
+    given_up: frozenset[int]
     position: int
 
 
@@ -82,7 +82,7 @@ class Guard:
         """Take aim again, as the thread goes back to user code."""
         self._open = True
 
-    def interrupt(self, allowed: Callable[[FrameType | None], bool]) -> bool:
+    def interrupt(self, allowed: Callable[[FrameType | None], bool] = lambda frame: True) -> bool:
         """Interrupt the call; return False if one goes on that cannot be at this moment.
 
         Parameters

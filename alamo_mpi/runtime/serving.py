@@ -147,13 +147,12 @@ def serve(world: World) -> None:
     finally:
         service.offer(None)
         worker.runners.stop()
-        worker.interrupter.stop()
         service_thread.stop()
         sys.setswitchinterval(interval)
         restore()
         transport.close()
         worker.executor.buffers.clear()
-        worker.stacks.close()
+        worker.close()
         capture.close()
 
 

@@ -22,7 +22,7 @@ from alamo_mpi.runtime.roster import Roster
 from alamo_mpi.runtime.stacks import Stacks, read_of
 from alamo_mpi.runtime.standing import standing
 
-__all__ = ["SETTING", "Watchdog", "stall_timeout_s"]
+__all__ = ["SETTING", "Sight", "Watchdog", "stall_timeout_s", "watchdog"]
 
 logger = logging.getLogger(__name__)
 
@@ -175,3 +175,9 @@ class Watchdog:
         finally:
             if mine:
                 self._sight.lock.release()
+
+
+def watchdog(sight: Sight) -> Watchdog | None:
+    """Start the watchdog, if the environment asks for it."""
+    seconds = stall_timeout_s()
+    return None if seconds is None else Watchdog(sight, seconds)

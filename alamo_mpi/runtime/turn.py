@@ -108,6 +108,10 @@ class Seat(Protocol):
         """
 
     @property
+    def uid(self) -> int:
+        """Id of the task."""
+
+    @property
     def depth(self) -> int:
         """How deep what the task starts is nested."""
 

@@ -46,7 +46,7 @@ from alamo_mpi.core.messages import (
 )
 from alamo_mpi.errors import InternalError
 from alamo_mpi.runtime.backoff import Backoff
-from alamo_mpi.runtime.execute import Executor, Output, Work
+from alamo_mpi.runtime.execute import Executor, Output, Work, uid_of
 from alamo_mpi.runtime.inputs import Inputs
 from alamo_mpi.runtime.interrupter import INTERRUPT_SIGNAL, Interrupter, in_user_code
 from alamo_mpi.runtime.remote import RemoteService
@@ -71,6 +71,10 @@ class _Seat:
     def __init__(self, worker: Worker, work: Work) -> None:
         self._worker = worker
         self.work = work
+
+    @property
+    def uid(self) -> int:
+        return uid_of(self.work.run, self.work.position)
 
     @property
     def depth(self) -> int:
@@ -164,6 +168,11 @@ class Worker:
         """Whether no chunk is here, begun or not."""
         return not self._inbox and not self._begun
 
+    def close(self) -> None:
+        """Stop what watches over tasks; none runs any more."""
+        self.interrupter.stop()
+        self.stacks.close()
+
     def step(self, guard: Guard | None = None, *, block: bool = True) -> bool:
         """Run the chunks that are here, if any is.
 
@@ -203,15 +212,13 @@ class Worker:
     @contextlib.contextmanager
     def suspended(self, work: Work) -> Iterator[None]:
         """Let others run while the running task of a chunk waits; on its own thread."""
-        chunk = work.run.chunk
         self.executor.part(work, lambda: self._suspend(work))
         try:
             yield
         finally:
             try:
-                self.executor.regain(work, lambda: self._send(MANAGER, Resume(chunk)))
+                self.executor.regain(work, lambda: self._resume(work))
             finally:
-                self._waiting.discard(chunk)
                 if work.on_runner:
                     self.runners.returned()
 
@@ -220,6 +227,11 @@ class Worker:
             self._waiting.add(work.run.chunk)
             self._send(MANAGER, Suspend(work.run.chunk, work.give_back()))
         self.runners.cover(leaving=work.on_runner)
+
+    def _resume(self, work: Work) -> None:
+        # Interruptions are aimed at the task from here on, and looked for once it is in user code.
+        self._waiting.discard(work.run.chunk)
+        self._send(MANAGER, Resume(work.run.chunk))
 
     def dispatch(self, source: int, message: Any) -> None:
         """Take in one message; on any thread, returns at once.

@@ -71,7 +71,6 @@ def _left(manager: Manager) -> list[str]:
         "batches that nobody holds": manager.lives.abandoned,
         "values that nobody holds": ledger._unreachable,
         "clients on other ranks": manager.desk.clients,
-        "tasks of clients on other ranks": any(manager.desk._held.values()),
         "buffers in use": len(blobs) > len(blobs._idle),
         "messages under way": not manager._transport.quiet,
     }

@@ -365,6 +365,19 @@ def test_init_inside_a_task(batch: Batch, alone: bool) -> None:
     assert batch.function(init_here).run() == ("Manager" if alone else "RemoteService")
 
 
+def join_own(batch: Batch) -> str:
+    batch.close()
+    try:
+        batch.join()
+    except TaskStateError as error:
+        return str(error)
+    return "joined"
+
+
+def test_a_task_cannot_join_its_own_batch(batch: Batch) -> None:
+    assert "it would wait for itself" in batch.function(join_own, batch).run()
+
+
 def left_running(gate: Gate) -> Any:
     inner = Batch()
     task = inner.function(pass_and_call, gate, square, 2)

@@ -75,3 +75,15 @@ def test_nobody_joins_a_batch_that_has_ended(end: str) -> None:
     setattr(life, end, True)
     with pytest.raises(TaskStateError, match="create a new one"):
         life.register()
+
+
+def test_clients_may_bring_names_of_their_own() -> None:
+    life = Lifecycle(("rank 2", 0))
+    assert life.is_primary(("rank 2", 0))
+    life.admit(("rank 3", 0))
+    life.close(("rank 2", 0))
+    assert life.open == [("rank 3", 0)]
+    life.check_submit(("rank 3", 0))
+    life.terminated = True
+    with pytest.raises(TaskStateError, match="has ended"):
+        life.admit(("rank 4", 0))
