@@ -30,7 +30,6 @@ from alamo_mpi.core.events import (
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
     Armed,
-    Configure,
     Fetch,
     Interrupt,
     Progress,
