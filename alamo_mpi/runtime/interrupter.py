@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from alamo_mpi.runtime.runners import Guard
 
-__all__ = ["INTERRUPT_SIGNAL", "Interrupter", "in_user_code"]
+__all__ = ["INTERRUPT_SIGNAL", "MARK", "Interrupter", "in_user_code"]
 
 #: Raised in the main thread to interrupt a task: ignored by default, so harmless if it comes late.
 INTERRUPT_SIGNAL = signal.SIGURG
@@ -29,6 +29,9 @@ _LONGEST_RETRY_S = 0.1
 _JOIN_S = 5.0
 
 _PACKAGE = f"{__name__.partition('.')[0]}."
+#: A module of the package that can be left at any bytecode, as one that runs a task's program and
+#: waits for it, sets this name to True.
+MARK = "__interruptible__"
 #: Where user code is called.
 _BORDER = frozenset(f"{_PACKAGE}runtime.{name}" for name in ("execute", "runners"))
 
@@ -39,7 +42,7 @@ def in_user_code(frame: FrameType | None) -> bool:
         module = frame.f_globals.get("__name__") or ""
         if module in _BORDER:
             return True
-        if module.startswith(_PACKAGE):
+        if module.startswith(_PACKAGE) and not frame.f_globals.get(MARK):
             return False
         frame = frame.f_back
     return False
