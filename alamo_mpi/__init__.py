@@ -76,6 +76,7 @@ __all__ = [
     "SerializationError",
     "Task",
     "TaskStateError",
+    "TaskTimeoutError",
     "WorkersBusyError",
     "__version__",
     "attach",

@@ -129,6 +129,7 @@ class Batch:
         reads: Accesses = None,
         writes: Accesses = None,
         policy: Policy | None = None,
+        timeout: float | None = None,
     ) -> _Function:
         """Create a task that calls a function.
 
@@ -150,6 +151,10 @@ class Batch:
             What the function accesses.
         policy : Policy, optional
             Where and how it runs; see ``docs/processes.md``.
+        timeout : float, optional
+            Seconds that the function may run, its own waits included.  Past it, it gets an
+            exception at its next bytecode, and ``get()`` raises `TaskTimeoutError`; a function
+            inside a long C call notices when that returns.
 
         Returns
         -------
@@ -161,7 +166,8 @@ class Batch:
         TypeError
             If `func` or `callback_func` cannot be called, or an access is none.
         ValueError
-            If an argument is a task of another batch, or no worker can honour the policy.
+            If an argument is a task of another batch, `timeout` is not positive, or no worker can
+            honour the policy.
 
         Notes
         -----
@@ -194,6 +200,8 @@ class Batch:
             task._accesses = (*task._accesses, *declared)
         if given:
             task._results_of = given
+        if timeout is not None:
+            task._timeout = _seconds(timeout)
         return task
 
     process = _process
@@ -305,6 +313,13 @@ class Batch:
             )
         lifecycle.joined = True
 
+    def cancel_all(self) -> None:
+        """Give up every task that was started in this batch so far, by whichever client.
+
+        As `Task.cancel` for each.  The batch goes on and takes further tasks.
+        """
+        self._manager.cancel_all(self._live)
+
     def terminate(self) -> None:
         """End what runs and cancel what waits; their ``get()`` raises `CancelledError`.
 
@@ -383,3 +398,10 @@ class Batch:
         self._manager = session.service()
         self._record = state[2]
         self._live, self._client = self._manager.join_in(state)
+
+
+def _seconds(timeout: float) -> float:
+    seconds = float(timeout)
+    if not seconds > 0:
+        raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    return seconds

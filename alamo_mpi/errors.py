@@ -30,6 +30,7 @@ __all__ = [
     "RemoteTraceback",
     "SerializationError",
     "TaskStateError",
+    "TaskTimeoutError",
     "WorkersBusyError",
 ]
 
@@ -78,7 +79,21 @@ class DependencyError(AlamoError):
 
 
 class CancelledError(AlamoError, concurrent.futures.CancelledError):
-    """The task was cancelled before it had a result, as by `Batch.terminate`."""
+    """The task was cancelled before it had a result: `Task.cancel`, `Batch.terminate`."""
+
+
+class TaskTimeoutError(AlamoError, TimeoutError):
+    """The task was ended because it ran longer than its ``timeout``; see ``__cause__``.
+
+    Attributes
+    ----------
+    limit_s : float or None
+        The timeout, in seconds.
+    """
+
+    def __init__(self, message: str = "", *, limit_s: float | None = None, **where: object) -> None:
+        super().__init__(message, **where)  # type: ignore[arg-type]
+        self.limit_s = limit_s
 
 
 class SerializationError(AlamoError, pickle.PicklingError):

@@ -56,6 +56,8 @@ def make_submission(
     for index, each in enumerate(tasks):
         if each._callback is not None:
             submission.callbacks[index] = each._callback
+        if each._timeout is not None:
+            submission.limits[index] = each._timeout
         if type(each) is not _Function:
             each._enter(submission, index)
     submission.callbacks_left = len(submission.callbacks)

@@ -233,6 +233,29 @@ class Task:
             return self._batch._manager.outcomes.result(submission, 0, None, self._reason)
         return None
 
+    def cancel(self) -> None:
+        """Give up the task, and of a compiled task all subtasks; works on a subtask too.
+
+        What waits never starts, and what runs gets an exception at its next bytecode; ``get()``
+        raises `CancelledError` for either.  What has ended before keeps its result, and so does a
+        function that returns in spite of the exception.  Tasks that read what a cancelled one
+        should have written (RAW) are skipped with a `DependencyError`; those that are only ordered
+        after it (WAR, WAW) run.
+
+        Raises
+        ------
+        TaskStateError
+            If the task was not started.
+
+        Notes
+        -----
+        Returns at once; `wait` waits for the end.  A function inside a long C call notices when
+        that returns.  For a subtask the cost grows with the number of ready subtasks.
+        """
+        submission = self._started()
+        tasks = [self._index] if self._parent is not None else None
+        self._batch._manager.cancel(self._batch._live, submission, tasks)
+
     # Outputs ----------------------------------------------------------------------------------
 
     @property
@@ -371,7 +394,7 @@ class Task:
 class _Function(Task):
     """A call of a Python function."""
 
-    __slots__ = ("_arguments", "_function", "_results_of")
+    __slots__ = ("_arguments", "_function", "_results_of", "_timeout")
 
     def __init__(
         self,
@@ -386,6 +409,8 @@ class _Function(Task):
         Task.__init__(self, batch, callback_func, callback_args, reads, writes)
         self._function = function
         self._arguments = arguments
+        #: Seconds that it may run; None for as long as it likes.
+        self._timeout: float | None = None
         #: (argument index, task whose result goes there).
         self._results_of: Sequence[tuple[int, Task]] = ()
 

@@ -35,6 +35,7 @@ CHAPTERS = {
     "Errors": (
         "AlamoError",
         "TaskStateError",
+        "TaskTimeoutError",
         "DependencyError",
         "CancelledError",
         "SerializationError",

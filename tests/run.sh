@@ -5,14 +5,14 @@
 #   bash tests/run.sh lint unit             only these parts, in the order below
 #   MPIS=mpich bash tests/run.sh mpi        on one MPI only
 #
-# Parts: lint unit mpi launch examples quickstart hosts bench.  All of them run even when one
+# Parts: lint unit mpi launch faults examples quickstart hosts bench.  All of them run even when one
 # fails; the exit status is non-zero if any did.  PYTHON=/path/to/python3 picks the interpreter.
 set -uo pipefail
 # shellcheck source=launch/venv.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../launch/venv.sh"
 cd -- "$ROOT" || exit 1
 
-ALL_PARTS=(lint unit mpi launch examples quickstart hosts bench)
+ALL_PARTS=(lint unit mpi launch faults examples quickstart hosts bench)
 MPIS=${MPIS:-mpich openmpi}
 SIZES=(1 2 3 4)
 LIMIT_S=600 # for one mpiexec or pytest; a hang is a failure, never a wait
@@ -183,6 +183,9 @@ for mpi in $MPIS; do
     fi
     if want launch; then
         step "launch: $mpi" pytest_plain "$mpi" tests/launch
+    fi
+    if want faults; then
+        step "faults: $mpi" pytest_plain "$mpi" tests/faults
     fi
     if want examples; then
         step "examples: $mpi" pytest_plain "$mpi" tests/examples

@@ -28,6 +28,7 @@ MOST_TASKS = 4096
 _RAW = int(Hazard.RAW)
 _WAITING = int(State.WAITING)
 _RUNNING = int(State.RUNNING)
+_WAITING = int(State.WAITING)
 _RUNNING_BYTE = bytes([State.RUNNING])
 
 
@@ -231,7 +232,11 @@ class _Walk:
                     self._raw[successor] = [position]
             left = met.get(successor) or waiting[successor]
             met[successor] = left - 1
-            if left == 1 and not (successor in program.doomed or program.stands_alone(successor)):
+            if (
+                left == 1
+                and program.states[successor] == _WAITING  # not cancelled
+                and not (successor in program.doomed or program.stands_alone(successor))
+            ):
                 if self.chain is None:
                     self.chain = successor
                 else:

@@ -92,12 +92,16 @@ class Dispatch:
             program.queued = True
             heapq.heappush(self._queue, program.order)
 
-    def drop(self, program: Program) -> None:
-        """Forget what is ready of a program."""
+    def drop(self, program: Program, tasks: frozenset[int] | None = None) -> None:
+        """Forget what is ready of a program, or of these tasks of it."""
         self._nready -= program.ready.count
-        program.ready.drain()
-        self._jobs.drop(program)
-        self._pinned.drop(program)
+        if tasks is None:
+            program.ready.drain()
+        else:
+            program.ready.discard(tasks)
+        self._nready += program.ready.count
+        self._jobs.drop(program, tasks)
+        self._pinned.drop(program, tasks)
 
     def _head(self) -> Program | None:
         """Return the first program with ready tasks."""

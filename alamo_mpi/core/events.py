@@ -90,9 +90,11 @@ class Terminated(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """End these programs only, and with them all that take results from them."""
+    """End these programs, or some tasks of one; those that take their results are skipped."""
 
     programs: Sequence[Program]
+    #: Which tasks; None for all.
+    tasks: frozenset[int] | None = None
 
 
 Event = (

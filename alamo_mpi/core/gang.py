@@ -54,9 +54,13 @@ class GangQueue:
         _, _, index, program = heapq.heappop(self._heap)
         return program, index
 
-    def drop(self, program: Program) -> None:
-        """Remove the jobs of a program.  O(n)."""
-        self._heap = [entry for entry in self._heap if entry[3] is not program]
+    def drop(self, program: Program, tasks: frozenset[int] | None = None) -> None:
+        """Remove the jobs of a program, or those among these tasks of it.  O(n)."""
+        self._heap = [
+            entry
+            for entry in self._heap
+            if entry[3] is not program or (tasks is not None and entry[2] not in tasks)
+        ]
         heapq.heapify(self._heap)
 
     def waiting(self) -> dict[int, int]:

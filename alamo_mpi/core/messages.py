@@ -19,10 +19,12 @@ message                 from        to          received by
 `Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``
 `Join`, `Part`          worker      worker      the same
 `SpawnTurn`             any         any         the same; ``runtime.spawnturns`` on rank 0
+`Dump`                  manager     worker      ``Worker.dispatch`` (answered by `StackText`)
+`StackText`, `Armed`    worker      manager     ``runtime.stall.Watchdog.take``
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
-`Drop`
+`Drop`, `Cancel`
 `Answer`, `Ended`,      manager     client      ``runtime.remote.RemoteService.dispatch``, by way of
 `Over`                                          the ``Worker.dispatch`` of the address's rank
 ======================  ==========  ==========  ====================================================
@@ -46,10 +48,13 @@ __all__ = [
     "OWN",
     "Address",
     "Answer",
+    "Armed",
     "Ask",
+    "Cancel",
     "Configure",
     "Dismiss",
     "Drop",
+    "Dump",
     "Ended",
     "Enlist",
     "Failure",
@@ -68,6 +73,7 @@ __all__ = [
     "Returned",
     "Run",
     "SpawnTurn",
+    "StackText",
     "Stop",
     "Stopped",
     "Submit",
@@ -129,6 +135,8 @@ class Run(NamedTuple):
     record: bool
     #: How deep its tasks are nested: 0 for what the main program has started.
     depth: int
+    #: position -> seconds that it may run, for tasks that have a limit.
+    limits: dict[int, float]
     #: Of a job, which is alone in its chunk, the workers that it has taken, this one first.
     gang: tuple[int, ...] = ()
 
@@ -354,6 +362,19 @@ class Submit(NamedTuple):
     graph: tuple[int, bytes, bytes, bytes, bytes] | None
     #: Task -> number of workers that it takes at once, for those that are jobs.
     widths: dict[int, int]
+    #: Task -> seconds that it may run, for those that have a limit.
+    limits: dict[int, float]
+
+
+class Cancel(NamedTuple):
+    """A client gives up tasks that it has started, or all of a batch."""
+
+    address: Address
+    batch: int
+    #: Number of the start in the client's process; None for all tasks of the batch.
+    number: int | None
+    #: Which tasks of it; None for all.
+    tasks: list[int] | None
 
 
 class Drop(NamedTuple):
@@ -381,6 +402,23 @@ class Ended(NamedTuple):
     roots: dict[int, tuple[int, int]]
     #: Whether these were the last.
     finished: bool
+
+
+class Dump(NamedTuple):
+    """Say what all threads of the rank do, as nothing has moved for long."""
+
+
+class StackText(NamedTuple):
+    """The answer to `Dump`: the Python stacks."""
+
+    text: str
+
+
+class Armed(NamedTuple):
+    """Where a worker writes its stacks while it cannot answer: ``/proc/<pid>/fd/<fd>``."""
+
+    pid: int
+    fd: int
 
 
 class Over(NamedTuple):
@@ -419,6 +457,10 @@ KINDS: tuple[type[Any], ...] = (
     Join,
     Part,
     SpawnTurn,
+    Cancel,
+    Dump,
+    StackText,
+    Armed,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

@@ -65,10 +65,14 @@ class PinnedQueue:
         """Return the workers for which a task waits."""
         return frozenset().union(*self._heaps)
 
-    def drop(self, program: Program) -> None:
-        """Remove the tasks of a program.  O(n)."""
+    def drop(self, program: Program, tasks: frozenset[int] | None = None) -> None:
+        """Remove the tasks of a program, or these of it.  O(n)."""
         for ranks in list(self._heaps):
-            rest = [entry for entry in self._heaps[ranks] if entry[3] is not program]
+            rest = [
+                entry
+                for entry in self._heaps[ranks]
+                if entry[3] is not program or (tasks is not None and entry[2] not in tasks)
+            ]
             heapq.heapify(rest)
             if rest:
                 self._heaps[ranks] = rest

@@ -9,7 +9,7 @@ when it has nothing to do and nothing else is ready.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 __all__ = ["ReadySet"]
 
@@ -108,6 +108,19 @@ class ReadySet:
         self._homes.clear()
         self.count = 0
         return rest
+
+    def discard(self, tasks: Collection[int]) -> None:
+        """Remove those of these tasks that are here.  O(number of ready tasks)."""
+        if any(index >= self._cursor for index in tasks):
+            self._heap += [self._key(index) for index in range(self._cursor, self._ntasks)]
+            self._cursor = self._ntasks
+        left = 0
+        for heap in (self._heap, *self._homes.values()):
+            heap[:] = [key for key in heap if key % self._ntasks not in tasks]
+            heapq.heapify(heap)
+            left += len(heap)
+        self._homes = {home: heap for home, heap in self._homes.items() if heap}
+        self.count = left + self._ntasks - self._cursor
 
     def _fullest(self) -> tuple[int, list[int]]:
         """Return the rank for which most tasks are kept, and these."""

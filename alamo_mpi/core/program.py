@@ -71,6 +71,7 @@ class Program:
         "waiting",
         "watchers",
         "widths",
+        "withdrawn",
     )
 
     def __init__(
@@ -92,6 +93,8 @@ class Program:
         self.order = pid - (depth << DEPTH_SHIFT)
         #: Whether it was given up: what comes back of it from workers is not run.
         self.cancelled = False
+        #: Tasks that were given up though the program was not.
+        self.withdrawn: set[int] = set()
         self.kinds = kinds
         self.ntasks = ntasks
         self.widths: Mapping[int, int] = widths or {}
@@ -127,6 +130,10 @@ class Program:
             self.waiting = array("i", graph.indegree)
             levels = graph.bottom_levels() if graph.nedges else None
             self.ready = ReadySet(ntasks, levels)
+
+    def gives_up(self, index: int) -> bool:
+        """Tell whether a task was cancelled, by itself or with all others."""
+        return self.cancelled or index in self.withdrawn
 
     def prefer(self, index: int, nbytes: int, rank: int) -> None:
         """Note that an input of a task lies on a rank; the largest one decides."""

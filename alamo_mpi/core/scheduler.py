@@ -7,7 +7,8 @@ them in order.  The rules:
    inside a chunk that holds all its unfinished predecessors.
 2. A failed, skipped or cancelled task *dooms* its RAW successors.  A doomed task is settled as
    SKIPPED only when its last predecessor is final, so that whoever is ordered after it (WAR, WAW)
-   stays ordered after its predecessors too.
+   stays ordered after its predecessors too.  A cancelled task is final at once; whoever is ordered
+   after it hears of that when its last predecessor is final.
 3. Join nodes pass completion and doom on at no cost; they are settled here and never sent.
 4. Programs that deeper tasks have started come first, so that a tree of calls is walked depth
    first; then the order of submission; within one, `placement`.
@@ -57,6 +58,7 @@ _READY = int(State.READY)
 _VALUE = int(Hazard.VALUE)
 _RUNNING = int(State.RUNNING)
 _DONE = int(State.DONE)
+_CANCELLED = int(State.CANCELLED)
 _DONE_BYTE = bytes([State.DONE])
 #: The function number under which functions travel that have none: says nothing of any of them.
 _UNNUMBERED = 0
@@ -124,7 +126,7 @@ class Scheduler:
         elif isinstance(event, Resumed):
             self._crew.resumed(self._chunk(event.chunk, event), now)
         elif isinstance(event, Cancelled):
-            self._cancel_programs(event.programs)
+            self._cancel_some(event)
         elif isinstance(event, Terminated):
             self._terminate()
         for program in self._ended:
@@ -148,6 +150,11 @@ class Scheduler:
     def running(self) -> int:
         """Number of answers that workers owe: chunks under way, and recalls."""
         return self._dispatch.running
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """The chunks on workers."""
+        return list(self._chunks.values())
 
     # Events -----------------------------------------------------------------------------------
 
@@ -227,23 +234,31 @@ class Scheduler:
         for program in self._programs.values():
             self._cancel(program)
 
-    def _cancel_programs(self, programs: Sequence[Program]) -> None:
-        programs = [program for program in programs if program.pid in self._programs]
+    def _cancel_some(self, event: Cancelled) -> None:
+        programs = [program for program in event.programs if program.pid in self._programs]
         for program in programs:
-            program.cancelled = True
+            if event.tasks is None:
+                program.cancelled = True
+            else:
+                program.withdrawn |= event.tasks
+        named, tasks = set(programs), event.tasks
         found: dict[int, list[int] | None] = {}
         for chunk in self._chunks.values():
             positions = [
                 chunk.done + offset + at
                 for program, indices, offset in chunk.span(chunk.done, chunk.size)
-                if program.cancelled
-                for at in range(len(indices))
+                if program in named
+                for at, index in enumerate(indices)
+                if tasks is None or index in tasks
             ]
             if positions:
                 found[chunk.number] = positions
         self._interrupt(found)
-        for program in programs:
-            self._cancel(program)
+        # All are marked before anybody hears of any: what was cancelled is not skipped.
+        loose = [self._cancel(program, tasks) for program in programs]
+        for program, indices in zip(programs, loose, strict=True):
+            for index in indices:
+                self._settle(program, index, State.CANCELLED, None)
 
     def _interrupt(self, positions: dict[int, list[int] | None]) -> None:
         """Have tasks of these chunks given up, each worker by one command."""
@@ -294,10 +309,10 @@ class Scheduler:
         stack = [(program, index, state, root)]
         while stack:
             program, index, state, root = stack.pop()
+            if index < program.ntasks and program.states[index] < FIRST_FINAL:
+                self._count_down(program, 1)
             program.states[index] = state
             doom = None if state == _DONE else root or (program, index)
-            if index < program.ntasks:
-                self._count_down(program, 1)
             graph = program.graph
             if graph is not None:
                 waiting, succ = program.waiting, graph.succ
@@ -323,8 +338,11 @@ class Scheduler:
         stack: list[tuple[Program, int, State, tuple[Program, int] | None]],
     ) -> None:
         """Release, skip or settle a node whose last predecessor has become final."""
+        if program.states[index] == _CANCELLED:
+            stack.append((program, index, State.CANCELLED, None))
+            return
         if program.states[index] != _WAITING:
-            return  # it runs behind its predecessor in the same chunk, or was cancelled
+            return  # it runs behind its predecessor in the same chunk
         doom = program.doomed.get(index)
         if doom is not None:
             if index < program.ntasks:
@@ -358,17 +376,26 @@ class Scheduler:
     def _take_back(self, program: Program, index: int) -> None:
         """Put a task that was sent but not started where it stood before."""
         program.states[index] = _WAITING
-        if self._terminated or program.cancelled:
+        if self._terminated or program.gives_up(index):
             self._cancel_one(program, index)
+            if not (program.waiting and program.waiting[index]):
+                self._settle(program, index, State.CANCELLED, None)
         elif not (program.waiting and program.waiting[index]):
             self._open(program, index)
 
-    def _cancel(self, program: Program) -> None:
-        """Cancel every task that is on no worker."""
-        self._dispatch.drop(program)
-        for index in range(program.ntasks):
+    def _cancel(self, program: Program, tasks: frozenset[int] | None = None) -> list[int]:
+        """Cancel those of these tasks, or of all, that are on no worker.
+
+        Returns those that wait for nobody: who is ordered after them has to hear of it.
+        """
+        self._dispatch.drop(program, tasks)
+        loose = []
+        for index in range(program.ntasks) if tasks is None else sorted(tasks):
             if program.states[index] < _RUNNING:
+                if not (program.waiting and program.waiting[index]):
+                    loose.append(index)
                 self._cancel_one(program, index)
+        return loose
 
     def _cancel_one(self, program: Program, index: int) -> None:
         program.states[index] = State.CANCELLED

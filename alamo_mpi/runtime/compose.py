@@ -59,12 +59,15 @@ class Composer:
         sources: dict[int, tuple[Any] | int] = {}
         keeps: dict[int, int] = {}
         blobs: dict[int, Any] = {}
+        limits: dict[int, float] = {}
         position = 0
         for submission, _, indices in parts:
             if submission.inputs or submission.wanted:
                 _add_values(submission, indices, position, inputs, sources, keeps)
             if submission.blobs:
                 self._add_blobs(submission, indices, chunk.rank, blobs)
+            if submission.limits:
+                _add_limits(submission, indices, position, limits)
             position += len(indices)
         return Run(
             chunk=chunk.number,
@@ -80,6 +83,7 @@ class Composer:
             record=record,
             depth=max(program.depth for program, _ in chunk.parts),
             gang=chunk.gang,
+            limits=limits,
         )
 
     def _definitions(self, kinds: int | list[int], rank: int) -> dict[int, bytes]:
@@ -106,6 +110,14 @@ def _kinds(parts: Sequence[tuple[Program, Sequence[int]]]) -> int | list[int]:
     if isinstance(first, int) and all(program.kinds == first for program, _ in parts):
         return first
     return [program.kind(index) for program, indices in parts for index in indices]
+
+
+def _add_limits(
+    submission: Submission, indices: Sequence[int], position: int, limits: dict[int, float]
+) -> None:
+    for at, index in enumerate(indices, position):
+        if index in submission.limits:
+            limits[at] = submission.limits[index]
 
 
 def _add_values(

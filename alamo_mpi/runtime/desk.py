@@ -14,6 +14,7 @@ from alamo_mpi.core.messages import (
     Address,
     Answer,
     Ask,
+    Cancel,
     Drop,
     Ended,
     Leave,
@@ -112,6 +113,8 @@ class Desk:
             held = self._held.get(message.address, {})
             for number in message.numbers:
                 held.pop(number, None)
+        elif isinstance(message, Cancel):
+            self._cancel(message)
         elif isinstance(message, Ask):
             self._ask(message)
         else:
@@ -195,6 +198,17 @@ class Desk:
             self._answer(ask, error, None)
         self.answer_joins()
 
+    def _cancel(self, message: Cancel) -> None:
+        live = self._roster.find(message.batch)
+        if live is None:
+            return
+        if message.number is None:
+            self._lives.cancel_all(live)
+            return
+        submission = self._held.get(message.address, {}).get(message.number)
+        if submission is not None:
+            self._lives.cancel(live, submission, message.tasks)
+
     def _answer(self, ask: Ask, error: AlamoError | None, value: Any) -> None:
         told = None if error is None else (type(error).__name__, str(error))
         self._send(ask.address[0], Answer(ask.address, ask.number, told, value))
@@ -249,6 +263,7 @@ class Desk:
             message.arguments,
         )
         submission.origin = message.address, message.number
+        submission.limits = message.limits
         self._adopt_blobs(message, submission)
         for index, entries in inputs.items():
             submission.inputs[index] = [

@@ -11,6 +11,7 @@ is no GPU, the look for it costs one failed ``listdir``.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "seats",
     "shared",
     "table",
+    "tell_gpus",
     "visible",
 ]
 
@@ -89,6 +91,12 @@ def seats(hosts: Sequence[str], told: Sequence[object]) -> tuple[Seat, ...]:
         Seat(host, Inventory(*each).ncpus, own, tuple(usable[host]))  # type: ignore[misc]
         for host, each, own in zip(hosts, told, names, strict=True)
     )
+
+
+def tell_gpus(logger: str, seats: Sequence[Seat], ranks: Sequence[int]) -> None:
+    """Log who has which GPUs, if anybody has any; local."""
+    if any(seat.gpus for seat in seats):
+        logging.getLogger(logger).info("GPUs:\n%s", table(seats, ranks))
 
 
 def table(seats: Sequence[Seat], ranks: Sequence[int]) -> str:

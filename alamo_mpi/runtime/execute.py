@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
-from alamo_mpi.errors import SerializationError
+from alamo_mpi.errors import SerializationError, TaskTimeoutError
 from alamo_mpi.runtime import spool
 from alamo_mpi.runtime.cow import SharedBuffers
 from alamo_mpi.runtime.failures import describe
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK
 from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, private, unpack
 from alamo_mpi.runtime.report import Pause, Report
-from alamo_mpi.runtime.runners import INTERRUPT_SIGNAL, Guard, Interruption
+from alamo_mpi.runtime.runners import Guard, Interruption
 from alamo_mpi.runtime.turn import Turn
 
 __all__ = ["Executor", "Kept", "Work", "uid_of"]
@@ -57,12 +56,15 @@ class Work:
 
     __slots__ = (
         "at_end",
+        "at_loss",
         "given_up",
         "guard",
         "in_task",
+        "overdue",
         "pause",
         "position",
         "printed",
+        "raised",
         "remote",
         "run",
         "thread",
@@ -77,9 +79,15 @@ class Work:
         #: after ``in_task`` is set: a task that is just about to start gets either the one or the
         #: other.
         self.given_up: frozenset[int] = frozenset()
+        #: Of those, the limits of the ones that have run longer than they may.
+        self.overdue: dict[int, float] = {}
+        #: The position that an interruption was last raised in.
+        self.raised = -1
         self.todo = deque(range(len(run.arguments)))
         #: What is to be called after the running task.
         self.at_end: list[Callable[[], None]] = []
+        #: What is to be called if it is given up while it waits.
+        self.at_loss: list[Callable[[], None]] = []
         #: The task that runs, or waits.
         self.position = -1
         #: Whether user code runs: only then an interruption may be raised.
@@ -92,16 +100,10 @@ class Work:
         self.thread = 0
         self.guard: Guard | None = None
 
-    def give_up(self, positions: Iterable[int] | None = None) -> None:
-        """Interrupt the running task if it is one of these positions, or in any case; local."""
-        named = range(len(self.run.arguments)) if positions is None else positions
-        self.given_up = frozenset(named) | self.given_up
-        if self.position not in self.given_up or not self.in_task:
-            return
-        if self.guard is not None:
-            self.guard.interrupt()
-        else:
-            signal.pthread_kill(self.thread, INTERRUPT_SIGNAL)
+    @property
+    def on_runner(self) -> bool:
+        """Whether a runner runs it."""
+        return self.guard is not None and self.guard.on_runner
 
     def give_back(self) -> int:
         """Take away every position not started; return their number."""
@@ -161,6 +163,8 @@ class Executor:
         Captures what tasks write.
     fetch
         Gets the payload of another task's result: called with its uid and `Run.sources`.
+    watch
+        Told of each task that has a limit when it starts, with the limit.
 
     Attributes
     ----------
@@ -176,11 +180,13 @@ class Executor:
         report: Report,
         output: Output,
         fetch: Callable[[int, dict[int, tuple[Any] | int]], Any],
+        watch: Callable[[Work, float], None],
     ) -> None:
         self._turn = turn
         self._report = report
         self._output = output
         self._fetch = fetch
+        self._watch = watch
         self._functions: dict[int, Callable[..., Any]] = {}
         self._definitions: dict[int, bytes] = {}
         self.kept = Kept()
@@ -214,7 +220,7 @@ class Executor:
         """Run what is left to do of a chunk, inside `capturing`; returns when nothing is."""
         run, next_position, report = work.run, work.todo.popleft, self._report
         take, needs, special = self._output.take, run.needs, bool(run.inputs or run.keeps)
-        turn, guard = self._turn, work.guard
+        turn, guard, limits = self._turn, work.guard, run.limits
         report.begin(run.chunk, run.record)
         kinds, arguments = run.functions, run.arguments
         failed: dict[int, int] = {}
@@ -222,6 +228,7 @@ class Executor:
         while True:
             while work.at_end:
                 work.at_end.pop()()
+            work.at_loss.clear()
             if turn.returning:
                 self._pass_on(work, kind)
             try:
@@ -248,6 +255,8 @@ class Executor:
                 call = function
                 if call is None:
                     call, *values = values
+                if position in limits:
+                    self._watch(work, limits[position])
                 work.in_task = True
                 if position in work.given_up:
                     raise Interruption
@@ -360,6 +369,10 @@ class Executor:
         return True
 
     def _failed(self, error: BaseException, work: Work, position: int) -> None:
+        limit_s = work.overdue.get(position)
+        if isinstance(error, Interruption) and limit_s is not None:
+            # With the traceback of where it was.
+            error = TaskTimeoutError(limit_s=limit_s).with_traceback(error.__traceback__)
         failure = describe(error, 1 if work.guard is None else 2)
         if isinstance(error, Interruption):
             failure = failure._replace(pickled=None, root=INTERRUPTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 from alamo_mpi.core.messages import Failure
-from alamo_mpi.errors import RemoteError, RemoteTraceback, SerializationError
+from alamo_mpi.errors import RemoteError, RemoteTraceback, SerializationError, TaskTimeoutError
 from alamo_mpi.runtime.packing import dumps, loads
 
 __all__ = ["describe", "rebuild"]
@@ -75,7 +75,14 @@ def rebuild(failure: Failure, task: str, uid: int, rank: int, host: str) -> Base
     if type(error) is SerializationError and error.uid is None:
         # Ours: the task's argument or result could not travel, which its worker says of "a value".
         error = SerializationError(f"{where}: {error}")
-    if isinstance(error, (RemoteError, SerializationError)) and error.uid is None:
+    if type(error) is TaskTimeoutError and error.uid is None:
+        limit_s = error.limit_s
+        error = TaskTimeoutError(
+            f"Task {uid} {task!r} on rank {rank} (host {host}) was ended, as it ran longer than "
+            f"its timeout of {limit_s:g} s. Give it a longer timeout=, or less to do.",
+            limit_s=limit_s,
+        )
+    if isinstance(error, (RemoteError, TaskTimeoutError, SerializationError)) and error.uid is None:
         error.uid, error.task_name, error.rank, error.host = uid, task, rank, host
     error.__cause__ = RemoteTraceback(f"{where}:\n{failure.traceback}")
     return error

@@ -34,6 +34,8 @@ class JobPlace:
     ) -> None:
         self._parts = world, send, poll, take_output, stderr
         self._site: JobSite | None = None
+        #: Interrupts what runs in a place of this worker; set by the worker.
+        self.give_up: Callable[[Work], None] = _nobody
 
     @property
     def site(self) -> JobSite:
@@ -42,6 +44,7 @@ class JobPlace:
             from alamo_mpi.runtime.jobsite import JobSite
 
             self._site = JobSite(*self._parts)
+            self._site.interrupt = self.give_up
         return self._site
 
     @property
@@ -57,7 +60,8 @@ class JobPlace:
     def interrupt(self, jobs: Iterable[int]) -> None:
         """Give up the rank of one of these jobs, if there is one here."""
         if self._site is not None:
-            self._site.members.interrupt(jobs)
+            for work in self._site.members.of(jobs):
+                self.give_up(work)
 
     def dispatch(self, source: int, message: Any) -> bool:
         """Take in a message, if it is about jobs; on any thread, starts and ends processes."""
@@ -72,3 +76,7 @@ class JobPlace:
         """End what is left of all jobs."""
         if self._site is not None:
             self._site.close()
+
+
+def _nobody(work: Work) -> None:
+    """Interrupt nobody."""

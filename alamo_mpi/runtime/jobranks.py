@@ -85,7 +85,7 @@ class Leading:
             if rank and rank not in self.parts:
                 self._site.send(worker, Interrupt({self.job: None}))
         if self.inside and self._site.work is not None:
-            self._site.work.give_up()
+            self._site.interrupt(self._site.work)
 
     def watch(self) -> None:
         """Notice that time is over, or that a failed job does not end; called now and then."""
@@ -194,14 +194,13 @@ class Members:
         """Note what is to be run."""
         self._joined.append((source, message, _work_of(message)))
 
-    def interrupt(self, jobs: Iterable[int]) -> None:
-        """Give up the rank of one of these jobs, if there is one."""
+    def of(self, jobs: Iterable[int]) -> list[Work]:
+        """Return the ranks of these jobs that wait or run here."""
         wanted, running = set(jobs), self._running
         found = [each for each in self._joined if each[1].job in wanted]
         if running is not None and running[1].job in wanted:
             found.append(running)
-        for _, _, work in found:
-            work.give_up()
+        return [work for _, _, work in found]
 
     def begin(self, thread: int, guard: Guard | None) -> Work:
         """Take the rank that has waited longest, to be run on a thread; there must be one."""
@@ -246,5 +245,5 @@ def _call(
 
 def _work_of(message: Join) -> Work:
     """Return the place of a rank among what its worker runs: a chunk of one task."""
-    run = Run(message.job, 0, [()], {}, {}, {}, {}, {}, {}, 0, False, 0, message.gang)
+    run = Run(message.job, 0, [()], {}, {}, {}, {}, {}, {}, 0, False, 0, {}, message.gang)
     return Work(run)

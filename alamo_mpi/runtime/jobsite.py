@@ -111,6 +111,8 @@ class JobSite:
         self._started: dict[int, list[subprocess.Popen[bytes]]] = {}
         self._files: dict[int, list[str]] = {}
         self._spare: subprocess.Popen[bytes] | None = None
+        #: Interrupts user code of this worker; set by whoever makes the site.
+        self.interrupt: Callable[[Work], None] = lambda work: None
         _here = self
 
     def lead(self, work: Work) -> None:

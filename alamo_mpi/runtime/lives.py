@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, Protocol
 
 from alamo_mpi.core.events import Cancelled, Event, Terminated
 from alamo_mpi.core.messages import Configure
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.roster import LiveBatch, Roster
+from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["Lives"]
 
@@ -63,6 +65,7 @@ class Lives:
         self._send = send
         self._handle = handle
         self._hosts = hosts
+        self._search_path: list[str] = []
         self.abandoned: deque[tuple[LiveBatch, Hashable]] = deque()
 
     def open(
@@ -92,6 +95,13 @@ class Lives:
             self._send(rank, Configure(None, name, log_level))
         return live
 
+    def share_search_path(self) -> None:
+        """Let workers import what this rank can: ``sys.path`` changes as programs run."""
+        if sys.path != self._search_path:
+            self._search_path = list(sys.path)
+            for rank in range(1, len(self._hosts)):
+                self._send(rank, Configure(self._search_path, None, 0))
+
     def close(self, live: LiveBatch, client: Hashable) -> None:
         """Note that a client submits nothing more."""
         live.lifecycle.close(client)
@@ -117,6 +127,17 @@ class Lives:
             programs = [submission.program for submission in live.submissions.values()]
             self._handle(live, Cancelled(programs) if live.is_child else Terminated())
         self.release(live)
+
+    def cancel(
+        self, live: LiveBatch, submission: Submission, tasks: Collection[int] | None
+    ) -> None:
+        """Give up tasks of a start, or all of it."""
+        some = None if tasks is None else frozenset(tasks)
+        self._handle(live, Cancelled([submission.program], some))
+
+    def cancel_all(self, live: LiveBatch) -> None:
+        """Give up all that clients of a batch have started so far."""
+        self._handle(live, Cancelled([each.program for each in live.submissions.values()]))
 
     def drop(self, live: LiveBatch, client: Hashable) -> None:
         """Note that nobody holds a client that was not closed.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -22,29 +21,24 @@ from alamo_mpi.core.events import (
     Finished,
     Interrupted,
     RecallTail,
-    Resumed,
     SendChunk,
     Settled,
     Submitted,
-    Suspended,
-    TailReturned,
     Ticked,
     Unrun,
 )
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
-    Configure,
+    Armed,
     Fetch,
     Interrupt,
     Key,
     Progress,
     Recall,
-    Resume,
-    Returned,
     SpawnTurn,
+    StackText,
     Stop,
     Stopped,
-    Suspend,
     Value,
     Wake,
 )
@@ -57,7 +51,7 @@ from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.desk import Client, Desk, Tables
-from alamo_mpi.runtime.device import seats, table
+from alamo_mpi.runtime.device import seats, tell_gpus
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
@@ -66,11 +60,13 @@ from alamo_mpi.runtime.local import LocalOutput, local_worker
 from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
-from alamo_mpi.runtime.reported import progressed
 from alamo_mpi.runtime.roster import LiveBatch, Roster
+from alamo_mpi.runtime.runners import OwnGuard
 from alamo_mpi.runtime.service import BatchState
 from alamo_mpi.runtime.spawnturns import SpawnTurns
+from alamo_mpi.runtime.stall import Sight, watchdog
 from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.translate import event_of
 from alamo_mpi.runtime.turn import released, seat
 from alamo_mpi.runtime.worker import Worker
 
@@ -144,16 +140,20 @@ class Manager:
         self._fetches: dict[Key, list[tuple[Any] | None]] = {}
         #: What each rank has, for the policies of tasks.
         self.seats = seats(world.hosts, world.told)
-        self._search_path: list[str] = []
         self._stopped: dict[int, float] = {}
         self._ticked = 0.0
         self._longest_nap_s = longest_nap_s(world.one_node)
         self._killed = False
         self._local: Worker | None = None
         self._output: LocalOutput | None = None
+        self._guards = OwnGuard()
         if world.size == 1:
             self._local, self._output = local_worker(world, self._transport.send, self._poll)
         self._driver = Driver(self.turn, self._is_busy)
+        self.moves = 0  # counted for the watchdog
+        self._watchdog = watchdog(
+            Sight(self.lock, self.roster, world.hosts, self._send, self._receive, self)
+        )
 
     # For clients ------------------------------------------------------------------------------
 
@@ -177,12 +177,13 @@ class Manager:
         WorkersBusyError
             If other batches hold every worker.
         """
+        place = seat()
         with self.lock:
-            root = self.roster.of_rank(0) if seat() is not None else None
+            root = self.roster.of_rank(0) if place is not None else None
             live = self.lives.open(root, num_workers, log_level, record, PRIMARY)
-        if any(each.gpus for each in self.seats):
-            name = logging.getLogger(f"alamo_mpi.batch.{live.number}")
-            name.info("GPUs:\n%s", table(self.seats, live.ranks))
+        if place is not None:
+            place.at_loss.append(lambda: self.cancel_all(live))
+        tell_gpus(f"alamo_mpi.batch.{live.number}", self.seats, live.ranks)
         return live, PRIMARY
 
     def open_for(
@@ -192,8 +193,7 @@ class Manager:
 
         One whose task belongs to a batch shares the workers of that.
         """
-        root = self.roster.of_rank(rank)
-        return self.lives.open(root, num_workers, log_level, record, client)
+        return self.lives.open(self.roster.of_rank(rank), num_workers, log_level, record, client)
 
     def join_in(self, state: BatchState) -> tuple[LiveBatch, Hashable]:
         """Become a further client of a batch.
@@ -230,8 +230,9 @@ class Manager:
     def enter(self, live: LiveBatch, submission: Submission) -> None:
         """Hand a submission to its batch's scheduler, under the lock."""
         submission.submitted = time.perf_counter()
+        self.moves += 1
         self._ledger.add(live, submission)
-        self._share_search_path(live)
+        self.lives.share_search_path()
         self._handle(live, Submitted(submission.program))
 
     def drive(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -306,6 +307,18 @@ class Manager:
             self.lives.end(live)
         return self.drive(lambda: not live.running, _TERMINATE_S)
 
+    def cancel(self, live: LiveBatch, submission: Submission, tasks: list[int] | None) -> None:
+        """Give up tasks of a start, or all of it; returns at once."""
+        with self.lock:
+            self.lives.cancel(live, submission, tasks)
+            self._receive()  # a thread in a task does not
+
+    def cancel_all(self, live: LiveBatch) -> None:
+        """Give up all that was started in a batch so far; returns at once."""
+        with self.lock:
+            self.lives.cancel_all(live)
+            self._receive()
+
     def await_end(self, live: LiveBatch, timeout: float) -> bool:
         """Wait until a batch is over; return whether it is.
 
@@ -342,7 +355,7 @@ class Manager:
             moved = self._receive()
         # A thread that waits inside a task runs no other on its own stack: a runner does.
         if self._local is not None and self._local.has_work and seat() is None:
-            moved |= self._local.step(block=False)
+            moved |= self._local.step(self._guards.guard, block=False)
         while self._ledger.callbacks.due:
             moved |= self._ledger.callbacks.run()
         return moved
@@ -375,26 +388,23 @@ class Manager:
                 self._handle(live, Ticked())
 
     def _dispatch(self, source: int, message: Any) -> None:
-        if isinstance(message, Progress):
-            live = self._batch_of(source)
-            self._handle(live, progressed(message), message)
-        elif isinstance(message, Returned):
-            self._handle(self._batch_of(source), TailReturned(source, message.tails))
-        elif isinstance(message, Suspend):
-            self._handle(self._batch_of(source), Suspended(message.chunk, message.tail))
-        elif isinstance(message, Resume):
-            self._handle(self._batch_of(source), Resumed(message.chunk))
+        self.moves += not isinstance(message, (StackText, Wake))
+        event = event_of(source, message)
+        if event is not None:
+            progress = message if isinstance(message, Progress) else None
+            self._handle(self._batch_of(source), event, progress)
         elif isinstance(message, Value):
             self._fetches.pop(message.key).append(message.payload)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
         elif isinstance(message, SpawnTurn):
             self._spawn_turns.take(source, message)
-        elif isinstance(message, Wake):
-            pass  # it has made this rank look, which is all it is for
+        elif isinstance(message, (StackText, Armed)):
+            if self._watchdog is not None:
+                self._watchdog.take(source, message)
         elif self._local is not None:
             self._local.dispatch(source, message)
-        elif not self.desk.dispatch(message):
+        elif not (isinstance(message, Wake) or self.desk.dispatch(message)):
             raise InternalError(f"the manager cannot handle {message} from rank {source}")
 
     def _batch_of(self, rank: int) -> LiveBatch:
@@ -464,8 +474,10 @@ class Manager:
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
         ends.give_back()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._local is not None:
-            self._local.jobs.close()
+            self._local.close()
         if self._output is not None:
             self._output.close()
         if answered:
@@ -486,10 +498,3 @@ class Manager:
 
     def _send(self, rank: int, message: Any) -> None:
         self._transport.send(rank, message)
-
-    def _share_search_path(self, live: LiveBatch) -> None:
-        """Let workers import what this rank can: ``sys.path`` changes as programs run."""
-        if sys.path != self._search_path:
-            self._search_path = list(sys.path)
-            for rank in range(1, self._world.size):
-                self._send(rank, Configure(self._search_path, None, 0))

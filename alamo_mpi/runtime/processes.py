@@ -17,6 +17,9 @@ from alamo_mpi.runtime.confined import Limits, environment_of
 
 __all__ = ["Invocation", "Stream", "run_program"]
 
+#: See `runtime.interrupter`: it may be left at any bytecode, and ends the program then.
+__interruptible__ = True
+
 #: A path, ``subprocess.DEVNULL``, ``subprocess.STDOUT``, or None for captured.
 Stream = str | bytes | int | None
 

@@ -22,6 +22,7 @@ from alamo_mpi.core.messages import (
     Address,
     Answer,
     Ask,
+    Cancel,
     Drop,
     Ended,
     Fetch,
@@ -188,7 +189,14 @@ class RemoteService:
                 if still is not None:
                     self.close(still, PRIMARY)
 
+            def give_up() -> None:
+                still = reference()
+                if still is not None:
+                    for submission in list(still.submissions.values()):
+                        self.cancel(still, submission, None)
+
             place.at_end.append(close)
+            place.at_loss.append(give_up)
         return live, PRIMARY
 
     def share(self, live: RemoteBatch) -> BatchState:
@@ -285,7 +293,17 @@ class RemoteService:
             },
             graph_arrays(program.graph),
             dict(program.widths),
+            submission.limits,
         )
+
+    def cancel(self, live: RemoteBatch, submission: Submission, tasks: list[int] | None) -> None:
+        """Give up tasks of a start, or all of it; sent and forgotten."""
+        number = submission.program.pid
+        self._channel.send(Cancel(self.address, live.number, number, tasks))
+
+    def cancel_all(self, live: RemoteBatch) -> None:
+        """Give up all that was started in a batch so far; sent and forgotten."""
+        self._channel.send(Cancel(self.address, live.number, None, None))
 
     def in_callback(self, submission: Submission | None = None) -> bool:
         """Tell whether this thread runs a callback, of this submission if given."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import signal
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Protocol
 
 from alamo_mpi.runtime.backoff import Backoff
 
-__all__ = ["INTERRUPT_SIGNAL", "Guard", "Interruption", "Runners"]
+__all__ = ["Guard", "Interruption", "OwnGuard", "Runners"]
 
-#: Raised in the main thread to interrupt a task: ignored by default, so harmless if it comes late.
-INTERRUPT_SIGNAL = signal.SIGURG
 #: Seconds that the end of the program waits for a runner; it runs nothing by then.
 _JOIN_S = 5.0
 
@@ -34,10 +33,17 @@ class Guard:
 
     An asynchronous exception comes up some bytecodes after it was set.  So it is set under a lock
     while the call goes on, at most once a call, and taken back under the same lock at its end.
+
+    Parameters
+    ----------
+    on_runner
+        Whether this thread is one of the runners.
     """
 
-    def __init__(self) -> None:
-        self._thread = ctypes.c_ulong(threading.get_ident())
+    def __init__(self, *, on_runner: bool = True) -> None:
+        self.on_runner = on_runner
+        self._ident = threading.get_ident()
+        self._thread = ctypes.c_ulong(self._ident)
         self._lock = threading.Lock()
         self._open = False
 
@@ -76,14 +82,30 @@ class Guard:
         """Take aim again, as the thread goes back to user code."""
         self._open = True
 
-    def interrupt(self) -> None:
-        """Interrupt the call, if one goes on."""
+    def interrupt(self, allowed: Callable[[FrameType | None], bool] = lambda frame: True) -> bool:
+        """Interrupt the call; return False if one goes on that cannot be at this moment.
+
+        Parameters
+        ----------
+        allowed
+            Whether it can be, by the frame that the thread is in.  The exception comes up before
+            the thread has done more than enter one more function.
+        """
         with self._lock:
-            if self._open:
-                self._open = False
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    self._thread, ctypes.py_object(Interruption)
-                )
+            if not self._open:
+                return True
+            if not allowed(sys._current_frames().get(self._ident)):
+                return False
+            self._open = False
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(Interruption))
+            return True
+
+
+class OwnGuard(threading.local):
+    """Each thread's own guard, for those that are no runners."""
+
+    def __init__(self) -> None:
+        self.guard = Guard(on_runner=False)
 
 
 class Host(Protocol):

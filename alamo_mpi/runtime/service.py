@@ -105,6 +105,12 @@ class BatchService(Protocol):
     def terminate(self, live: Any) -> bool:
         """Cancel what waits, interrupt what runs; return whether all of it has ended."""
 
+    def cancel(self, live: Any, submission: Submission, tasks: list[int] | None) -> None:
+        """Give up tasks of a start, or all of it; returns at once."""
+
+    def cancel_all(self, live: Any) -> None:
+        """Give up all that was started in a batch so far; returns at once."""
+
     def leave(self, live: Any, client: Any) -> None:
         """Note that nobody holds a client any more; only notes, as finalizers may."""
 

@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from alamo_mpi.core.messages import Fetch, Key, Stopped
+from alamo_mpi.core.messages import Armed, Fetch, Key, Stopped
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime import ends, pool, service
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
+from alamo_mpi.runtime.interrupter import INTERRUPT_SIGNAL
 from alamo_mpi.runtime.jobplace import JobPlace
 from alamo_mpi.runtime.remote import RemoteService, first_uid
-from alamo_mpi.runtime.runners import INTERRUPT_SIGNAL
+from alamo_mpi.runtime.stall import stall_timeout_s
 from alamo_mpi.runtime.worker import MANAGER, Worker
 
 __all__ = ["serve"]
@@ -115,8 +116,12 @@ def serve(world: World) -> None:
     # chunks would overtake each other.  Filing never polls, so the lock is taken once.
     polling = threading.Lock()
 
+    stall_s = stall_timeout_s()
+
     def poll() -> bool:
         with polling:
+            if stall_s is not None:
+                worker.stacks.arm(stall_s / 2)
             messages = transport.poll()
             for source, message in messages:
                 worker.dispatch(source, message)
@@ -131,6 +136,8 @@ def serve(world: World) -> None:
     jobs = JobPlace(world, transport.send, poll, capture.take, capture.real_stderr)
     worker = Worker(world.rank, transport.send, poll, moving, capture, jobs, nap_s)
     pool.wake_with(transport.send)
+    if stall_s is not None:
+        transport.send(MANAGER, Armed(os.getpid(), worker.stacks.fd))
     restore = _set_up_interruption(worker)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -152,6 +159,7 @@ def serve(world: World) -> None:
         transport.close()
         worker.executor.buffers.clear()
         worker.executor.kept.clear()
+        worker.close()
         capture.close()
 
 

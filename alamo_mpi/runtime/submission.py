@@ -67,6 +67,8 @@ class Submission:
         Task -> callback, for those that have not run.
     callback_errors : dict
         Task -> exception that its callback raised; -1 stands for the compiled task itself.
+    limits : dict
+        Task -> seconds that it may run, for those that have a limit.
     values : dict
         Task -> result or exception as the user got it, so that each ``get`` gives the same object.
     """
@@ -86,6 +88,7 @@ class Submission:
         "homes",
         "inputs",
         "kept",
+        "limits",
         "names",
         "origin",
         "program",
@@ -126,6 +129,7 @@ class Submission:
         #: Whether every task is final and everything of it is stored; set last.
         self.complete = False
         self.callback_errors: dict[int, BaseException] = {}
+        self.limits: dict[int, float] = {}
         self.values: dict[int, Any] = {}
         #: Seconds by the manager's clock.
         self.submitted = 0.0

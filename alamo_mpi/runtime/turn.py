@@ -101,6 +101,13 @@ class Seat(Protocol):
         """What is to be called, each once, when the task has ended."""
 
     @property
+    def at_loss(self) -> list[Callable[[], None]]:
+        """What is to be called, each once, when the task is given up while it waits.
+
+        What it waits for may have its turn, which it needs to unwind: that has to go as well.
+        """
+
+    @property
     def uid(self) -> int:
         """Id of the task."""
 

@@ -22,6 +22,9 @@ from alamo_mpi.runtime.spool import LOWEST_PRIVATE_FD
 
 __all__ = ["Wardship", "warden"]
 
+#: See `runtime.interrupter`: it may be left at any bytecode, and ends the program then.
+__interruptible__ = True
+
 #: From SIGTERM to SIGKILL, for a program that is out of time or given up; within the time that
 #: `Batch.terminate` waits.
 GRACE_S = 1.0

@@ -28,6 +28,7 @@ from typing import Any
 from alamo_mpi.core.messages import (
     Answer,
     Configure,
+    Dump,
     Ended,
     Fetch,
     Forget,
@@ -37,6 +38,7 @@ from alamo_mpi.core.messages import (
     Resume,
     Returned,
     Run,
+    StackText,
     Stop,
     Suspend,
     Value,
@@ -46,10 +48,12 @@ from alamo_mpi.errors import InternalError
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.execute import Executor, Output, Work, uid_of
 from alamo_mpi.runtime.inputs import Inputs
+from alamo_mpi.runtime.interrupter import Interrupter, in_user_code
 from alamo_mpi.runtime.jobplace import JobPlace
 from alamo_mpi.runtime.remote import RemoteService
 from alamo_mpi.runtime.report import Report
 from alamo_mpi.runtime.runners import Guard, Interruption, Runners
+from alamo_mpi.runtime.stacks import Stacks
 from alamo_mpi.runtime.turn import Turn, seat, sit
 
 __all__ = ["MANAGER", "Worker"]
@@ -81,13 +85,21 @@ class _Seat:
     def at_end(self) -> list[Callable[[], None]]:
         return self.work.at_end
 
+    @property
+    def at_loss(self) -> list[Callable[[], None]]:
+        return self.work.at_loss
+
     def released(self) -> contextlib.AbstractContextManager[None]:
         if self.work.run.gang:  # a job keeps the workers that it has taken
             return contextlib.nullcontext()
         return self._worker.suspended(self.work)
 
     def check(self) -> None:
-        if self.work.position in self.work.given_up:
+        work = self.work
+        if work.position in work.given_up:
+            work.raised = work.position
+            while work.at_loss:
+                work.at_loss.pop()()
             raise Interruption
 
 
@@ -142,7 +154,12 @@ class Worker:
         self._giving_back = threading.Lock()
         self._inputs = Inputs()
         self.report = Report(lambda message: send(MANAGER, message))
-        self.executor = Executor(self.turn, self.report, output, self._input)
+        self.stacks = Stacks()
+        self.interrupter = Interrupter(self)
+        jobs.give_up = lambda work: self.interrupter.give_up(work, range(1))
+        self.executor = Executor(
+            self.turn, self.report, output, self._input, self.interrupter.watch
+        )
 
     @property
     def has_work(self) -> bool:
@@ -158,6 +175,12 @@ class Worker:
     def idle(self) -> bool:
         """Whether nothing is here to be run, or was begun."""
         return not self.has_work and not self._begun
+
+    def close(self) -> None:
+        """Stop what watches over tasks; none runs any more."""
+        self.interrupter.stop()
+        self.jobs.close()
+        self.stacks.close()
 
     def step(self, guard: Guard | None = None, *, block: bool = True) -> bool:
         """Run the chunks, and the ranks of jobs, that are here, if any is.
@@ -196,6 +219,7 @@ class Worker:
         with sit(_Seat(self, work)):
             self.executor.run(work)
         del self._begun[work.run.chunk]
+        self.interrupter.forget(work)
         self._inputs.release(work.remote)
 
     def _run_member(self, guard: Guard | None) -> None:
@@ -214,14 +238,14 @@ class Worker:
             try:
                 self.executor.regain(work, lambda: self._resume(work))
             finally:
-                if work.guard is not None:
+                if work.on_runner:
                     self.runners.returned()
 
     def _suspend(self, work: Work) -> None:
         with self._giving_back:
             self._waiting.add(work.run.chunk)
             self._send(MANAGER, Suspend(work.run.chunk, work.give_back()))
-        self.runners.cover(leaving=work.guard is not None)
+        self.runners.cover(leaving=work.on_runner)
 
     def _resume(self, work: Work) -> None:
         # Interruptions are aimed at the task from here on, and looked for once it is in user code.
@@ -257,6 +281,8 @@ class Worker:
         elif isinstance(message, Forget):
             self.executor.buffers.forget(message.blobs)
             self.executor.kept.forget(message.values)
+        elif isinstance(message, Dump):
+            self._send(MANAGER, StackText(self.stacks.now()))
         elif isinstance(message, Configure):
             _configure(message)
         elif isinstance(message, Stop):
@@ -326,19 +352,31 @@ class Worker:
             work = self._begun.get(chunk)
             if work is None:
                 continue
-            work.give_up(positions)
-            if chunk in self._waiting and self.client is not None:
-                self.client.wake()
+            everything = range(len(work.run.arguments))
+            self.interrupter.give_up(work, everything if positions is None else positions)
+
+    def wakes(self, work: Work) -> bool:
+        """Have a task that waits look up; return False if it does not wait."""
+        if work.run.chunk not in self._waiting:
+            return False
+        if self.client is not None:
+            self.client.wake()
+        return True
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Give up the running task; the handler of the interrupting signal.
 
         It runs on the main thread, so ``in_task`` cannot change under it: outside of user code a
-        late signal does nothing.
+        late signal does nothing, and one that comes too early comes again.
         """
         place = seat()
-        if isinstance(place, _Seat) and place.work.in_task:
-            place.check()
+        if not isinstance(place, _Seat):
+            return
+        work = place.work
+        wanted = work.position in work.given_up and work.raised != work.position
+        if wanted and work.in_task and in_user_code(frame):
+            work.raised = work.position
+            raise Interruption
 
 
 def _configure(message: Configure) -> None:

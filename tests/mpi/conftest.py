@@ -14,6 +14,9 @@ from alamo_mpi import Batch
 from alamo_mpi.runtime.manager import Manager
 from tests.mpi.gates import LIMIT_S, Gate
 
+#: Threads of the package that stay.
+_OURS = {"alamo-driver", "alamo-interrupter", "alamo-runner"}
+
 _failed = pytest.StashKey[bool]()
 
 
@@ -53,7 +56,7 @@ def nothing_left(request: pytest.FixtureRequest, manager: Manager) -> Iterator[N
     failed = request.node.stash.get(_failed, False)
     assert clean or failed, f"the test has left {', '.join(left)}"
     more = {t.name for t in set(threading.enumerate()) - threads if t.is_alive()}
-    assert failed or more <= {"alamo-driver", "alamo-runner"}, f"threads were left: {more}"
+    assert failed or more <= _OURS, f"threads were left: {more}"
 
 
 def _left(manager: Manager) -> list[str]:

@@ -168,6 +168,17 @@ class Started:
         self._since = time.monotonic()
         self._popen.terminate()
 
+    def signal(self, pid: int, signum: int) -> None:
+        """Send a signal to one process of the run."""
+        self._since = time.monotonic()
+        os.kill(pid, signum)
+
+    @property
+    def stdout(self) -> str:
+        """What the program has written to stdout so far."""
+        with self._changed:
+            return bytes(self._output["stdout"]).decode(errors="replace")
+
     def finish(self) -> Run:
         """Wait for the end, at most until the time limit, and look at what is left."""
         timed_out = False

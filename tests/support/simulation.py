@@ -109,6 +109,10 @@ class World:
         """Plan the cancellation of all programs from number `first` on."""
         self._at(when, lambda: self._cancel(first))
 
+    def withdraw(self, pid: int, tasks: frozenset[int], when: float) -> None:
+        """Plan the cancellation of some tasks of a program, if it is submitted by then."""
+        self._at(when, lambda: self._withdraw(pid, tasks))
+
     def run(self, most_events: int) -> None:
         """Run until nothing is left to happen."""
         while self._agenda:
@@ -155,6 +159,10 @@ class World:
     def _cancel(self, first: int) -> None:
         self.cancelled_from = first
         self._handle(Cancelled([job.program for pid, job in self.jobs.items() if pid >= first]))
+
+    def _withdraw(self, pid: int, tasks: frozenset[int]) -> None:
+        if pid in self.jobs:
+            self._handle(Cancelled([self.jobs[pid].program], tasks))
 
     def _tick(self) -> None:
         self._ticking = False

@@ -25,6 +25,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
         9,
         False,
         0,
+        {1: 2.5},
         (1, 2),
     ),
     "Recall": (),
@@ -46,7 +47,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Leave": ((2, 0), 4, 7, True, False),
     "Submit": (
         *((2, 0), 4, 7, 1, 1, 3, 2 << 40, "f", [(1,)], {3: b"f"}, {}, {}),
-        *({0: [(0, -1, 1)]}, (1, b"", b"", b"", b""), {0: 2}),
+        *({0: [(0, -1, 1)]}, (1, b"", b"", b"", b""), {0: 2}, {0: 2.5}),
     ),
     "Drop": ((2, 0), [1, 2]),
     "Ended": ((2, 0), 1, [0], b"\x03", None, {}, {}, {}, {}, True),
@@ -56,6 +57,10 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Join": (4, (1, 2), b"call"),
     "Part": (4, 1, (b"payload",), None, b"out", b""),
     "SpawnTurn": (4, True),
+    "Cancel": ((2, 0), 4, 1, [0, 2]),
+    "Dump": (),
+    "StackText": ("Thread 0x01",),
+    "Armed": (4711, 9),
 }
 
 

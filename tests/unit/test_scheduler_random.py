@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pytest
@@ -155,8 +156,8 @@ def random_manners(rng: random.Random) -> Manners:
     )
 
 
-def expected_states(samples: list[Sample]) -> dict[Key, State]:
-    """Return how each task ends: by definition, one task after the other."""
+def expected_states(samples: list[Sample], cancelled: Collection[Key] = ()) -> dict[Key, State]:
+    """Return how each task ends, those cancelled aside: by definition, one after the other."""
     states: dict[Key, State] = {}
     for sample in samples:
         program = sample.job.program
@@ -167,7 +168,9 @@ def expected_states(samples: list[Sample]) -> dict[Key, State]:
         for task, producer, source in program.externals:
             sources[task].add((producer.pid, source))
         for task in range(program.ntasks):
-            if any(states[source] != State.DONE for source in sources[task]):
+            if (program.pid, task) in cancelled:
+                state = State.CANCELLED
+            elif any(states[source] != State.DONE for source in sources[task]):
                 state = State.SKIPPED
             elif task in sample.job.raising:
                 state = State.FAILED
@@ -178,7 +181,12 @@ def expected_states(samples: list[Sample]) -> dict[Key, State]:
 
 
 def play(
-    seed: int, *, failing: bool, ending: bool = False, cancelling: bool = False
+    seed: int,
+    *,
+    failing: bool,
+    ending: bool = False,
+    cancelling: bool = False,
+    withdrawing: bool = False,
 ) -> tuple[World, list[Sample]]:
     """Run one random history to its end; the world checks each step of it."""
     rng = random.Random(seed)
@@ -197,6 +205,11 @@ def play(
     if cancelling:
         first = rng.randrange(len(samples) + 1)
         world.cancel(first, rng.uniform(0, 1.2 * span / world.nworkers + 1e-3))
+    if withdrawing:
+        for sample in samples:
+            ntasks = sample.job.program.ntasks
+            some = frozenset(rng.sample(range(ntasks), rng.randint(0, ntasks)))
+            world.withdraw(sample.job.program.pid, some, rng.uniform(0, 1.2 * span))
     ntasks = sum(sample.job.program.ntasks for sample in samples)
     world.run(most_events=100 + 30 * ntasks)
     assert sorted(world.finished) == list(range(len(samples)))
@@ -267,6 +280,16 @@ def test_cancelled_programs_take_no_others_with_them(block: int) -> None:
         for key, state in world.finals.items():
             if key[0] < first or state not in (State.CANCELLED, State.SKIPPED):
                 assert state == natural[key], seed
+
+
+@pytest.mark.parametrize("block", range(NBLOCKS))
+def test_cancelled_tasks_stop_exactly_whoever_reads_from_them(block: int) -> None:
+    """As a failure would; and those ordered behind them keep their order, as the world checks."""
+    for seed in seeds(240)[block::NBLOCKS]:
+        world, samples = play(seed, failing=True, withdrawing=True)
+        cancelled = {key for key, state in world.finals.items() if state == State.CANCELLED}
+        assert all(key[1] in world.jobs[key[0]].program.withdrawn for key in cancelled), seed
+        assert world.finals == expected_states(samples, cancelled), seed
 
 
 def test_the_histories_have_in_them_what_they_are_for() -> None:

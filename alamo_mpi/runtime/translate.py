@@ -1,0 +1,38 @@
+"""What workers report, as events of the scheduler: without what only the client needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from alamo_mpi.core.events import Event, Failed, Progressed, Resumed, Suspended, TailReturned
+from alamo_mpi.core.messages import INTERRUPTED, Progress, Resume, Returned, Suspend
+from alamo_mpi.core.states import State
+
+__all__ = ["event_of"]
+
+
+def event_of(source: int, message: Any) -> Event | None:
+    """Return the event that a message of a worker is; None if it is no report of tasks."""
+    if isinstance(message, Progress):
+        return _progressed(message)
+    if isinstance(message, Returned):
+        return TailReturned(source, message.tails)
+    if isinstance(message, Suspend):
+        return Suspended(message.chunk, message.tail)
+    if isinstance(message, Resume):
+        return Resumed(message.chunk)
+    return None
+
+
+def _progressed(message: Progress) -> Progressed:
+    failures: Mapping[int, Failed] = {}
+    if message.failures:
+        failures = {at: _how(failure.root) for at, failure in message.failures.items()}
+    return Progressed(message.chunk, message.ended, failures, message.kept, message.seconds)
+
+
+def _how(root: int) -> Failed:
+    if root >= 0:
+        return Failed(State.SKIPPED, root)
+    return Failed(State.CANCELLED if root == INTERRUPTED else State.FAILED)
