@@ -65,6 +65,7 @@ class _Job(_Function):
         self._function = JobCall(target, terms)
         self._arguments = arguments
         self._results_of = ()
+        self._timeout = None  # its own limit is the hub's affair
         self._width = width
         self._ranks: frozenset[int] | None = None
 
