@@ -10,6 +10,10 @@ missed target is printed as such and is no error.
 
 from __future__ import annotations
 
+import pathorder  # noqa: F401 - first of all, see there
+
+# isort: split
+
 import argparse
 import json
 import os
@@ -20,10 +24,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-# In this folder there is a file with the name of a standard module.
-if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    sys.path.append(sys.path.pop(0))
 
 from ddict import median_us, repeats, value_of
 

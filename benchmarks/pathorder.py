@@ -1,4 +1,4 @@
-"""Put ``shared`` in the place of this folder in the search path; to be imported first of all.
+"""Put ``shared`` first in the search path and this folder last; to be imported first of all.
 
 ``queue.py`` here has the name of a standard module, and the folder of a script leads the path.
 """
@@ -12,3 +12,4 @@ _HERE = Path(__file__).resolve().parent
 
 if sys.path and Path(sys.path[0]).resolve() == _HERE:
     sys.path[0] = str(_HERE / "shared")
+    sys.path.append(str(_HERE))
