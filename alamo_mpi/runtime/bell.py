@@ -8,15 +8,17 @@ again", so a false one does no harm.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
+import threading
 from collections.abc import Iterable
 
-__all__ = ["Bell", "ring"]
+__all__ = ["Bell", "own_bell", "ring"]
 
 
 class Bell:
-    """One waiting thread's bell.
+    """A bell; of one thread at a time.
 
     Attributes
     ----------
@@ -30,31 +32,47 @@ class Bell:
     """
 
     def __init__(self) -> None:
+        self.process = os.getpid()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            self._socket.bind(b"")  # the kernel gives a NUL and five hexadecimal digits
-            self._socket.setblocking(False)
-            self.name = int(self._socket.getsockname()[1:], 16) + 1
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket.setblocking(False)
+        self._socket.bind(b"")  # the kernel gives a NUL and five hexadecimal digits
+        self.name = int(self._socket.getsockname()[1:], 16) + 1
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
     def wait(self, limit_s: float) -> None:
         """Sleep until it rings, or the time is over."""
-        if select.select([self._socket], [], [], limit_s)[0]:
+        if self._poll.poll(limit_s * 1e3):
             with contextlib.suppress(BlockingIOError):
                 while True:
                     self._socket.recv(1)
+
+    def ring(self, names: Iterable[int]) -> None:
+        """Ring other bells; those that are gone are nobody's loss."""
+        for name in names:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(b"!", b"\0%05x" % (name - 1))
 
     def close(self) -> None:
         """Give the name back."""
         self._socket.close()
 
+    def __del__(self) -> None:
+        # With the thread that it belonged to.
+        self._socket.close()
+
+
+_mine = threading.local()
+
+
+def own_bell() -> Bell:
+    """Return this thread's bell, made when it is first needed: that takes 20 µs."""
+    bell: Bell | None = getattr(_mine, "bell", None)
+    if bell is None or bell.process != os.getpid():  # a forked child must not take the rings
+        bell = _mine.bell = Bell()
+    return bell
+
 
 def ring(names: Iterable[int]) -> None:
-    """Ring bells; those that are gone are nobody's loss."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.setblocking(False)
-        for name in names:
-            with contextlib.suppress(OSError):
-                sender.sendto(b"!", b"\0%05x" % (name - 1))
+    """Ring bells."""
+    own_bell().ring(names)

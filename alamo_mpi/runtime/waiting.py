@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
-from alamo_mpi.runtime.bell import Bell
+from alamo_mpi.runtime.bell import Bell, own_bell
 from alamo_mpi.runtime.turn import released, seat
 
 if TYPE_CHECKING:
@@ -18,10 +18,9 @@ __all__ = ["Board", "wait_for"]
 
 T = TypeVar("T")
 
-#: How long to go on looking before a nap.
-_SPIN_S = 1e-3
-#: A yield that takes longer has met another process that wants the core.
-_CROWDED_S = 1e-4
+#: How long to look, giving way to others, before the first nap of a waiter that will be woken:
+#: waking it takes up to 0.1 ms of the time of who does it.
+_LOOK_S = 1e-3
 #: First nap of a waiter that will be woken.
 _NAP_S = 1e-3
 
@@ -55,52 +54,40 @@ def wait_for(
 
     Notes
     -----
-    Looks all the time for a millisecond, giving way to others, then in naps of 1/64 of the time
-    already waited, at most 10 ms.  From then on a task has given its worker's turn away; what
-    interrupts it is raised here.  With a board the naps end when the bell rings; the first begins
-    as soon as giving way has taken long: another process computes on this core, and the kernel
-    prefers who sleeps.  Without, the end of a wait is noticed late by up to a nap.
+    Looks all the time for a millisecond, giving way to others.  From then on a task has given its
+    worker's turn away; what interrupts it is raised here.  With a board it then sleeps until its
+    bell rings, and looks now and then for safety.  Without, it takes naps of 1/64 of the time
+    already waited, at most 10 ms, so that it is late by up to a nap.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     longest_s = left_s = longest_nap_s(window.one_node)
     backoff = Backoff()
+    place, away = seat(), False
     bell: Bell | None = None
-    crowded = away = False
-    place = seat()
     with contextlib.ExitStack() as stack:
-        if board is not None:
-            stack.callback(lambda: _leave(board, bell))
         while True:
             if deadline is not None:
                 left_s = deadline - time.monotonic()
-            waited_s = backoff.waited_s
-            spinning = waited_s < _SPIN_S and not crowded
-            listed = False
-            if board is not None and not spinning:
-                bell = bell or Bell()
-                listed = board.enlist(bell.name)
             found = look()
             if found or left_s <= 0:
                 return found
-            if place is not None and not spinning:
+            window.progress()
+            waited_s = backoff.waited_s
+            if waited_s >= _LOOK_S and place is not None:
                 if not away:
                     # Whoever brings what is waited for may be a task that waits for this worker.
                     stack.enter_context(released())
                     away = True
                 place.check()
-            window.progress()
-            if bell is not None and listed:
-                bell.wait(min(max(waited_s / 64, _NAP_S), longest_s, left_s))
-            else:
-                before = backoff.waited_s
+            if board is None or waited_s < _LOOK_S:
                 backoff.pause(min(longest_s, left_s))
-                crowded = spinning and backoff.waited_s - before > _CROWDED_S
-
-
-def _leave(board: Board, bell: Bell | None) -> None:
-    """Take a waiter's name off the board."""
-    if bell is not None:
-        try:
-            board.delist(bell.name)
-        finally:
-            bell.close()
+                continue
+            if bell is None:
+                bell = own_bell()
+                stack.callback(board.delist, bell.name)
+            if not board.enlist(bell.name):
+                backoff.pause(min(longest_s, left_s))
+            elif found := look():  # what came before the name was there
+                return found
+            else:
+                bell.wait(min(max(waited_s / 64, _NAP_S), longest_s, left_s))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -57,11 +58,22 @@ def measured(name: str, argv: Sequence[str], timeout_s: float = 600) -> Any:
     Says why and returns None if it fails.
     """
     env = {key: text for key, text in os.environ.items() if not key.startswith(_LAUNCHERS)}
-    done = subprocess.run(
-        argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+    process = subprocess.Popen(
+        argv,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    if done.returncode:
-        print(f"({name}: {(done.stderr.strip().splitlines() or ['failed'])[-1]})")
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it may have left, too
+    if process.returncode:
+        print(f"({name}: {(err.strip().splitlines() or ['failed'])[-1]})")
         return None
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("{", "null"))]
+    lines = [line for line in out.splitlines() if line.startswith(("{", "null"))]
     return json.loads(lines[-1])
