@@ -34,7 +34,10 @@ _SETTINGS = (
     *("HYDRA_LAUNCHER", "HYDRA_IFACE", "HYDRA_RMK"),
 )
 #: But these of them are a launcher's own.
-_NOT_SETTINGS = ("PRTE_MCA_ess", "PRTE_MCA_prte_ess", "PMIX_MCA_mca_base", "OMPI_MCA_ess")
+_NOT_SETTINGS = (
+    *("PRTE_MCA_ess", "PRTE_MCA_prte_ess", "PMIX_MCA_mca_base", "OMPI_MCA_ess"),
+    *("OMPI_MCA_num_procs", "OMPI_MCA_initial_wdir", "OMPI_MCA_cpu_type"),
+)
 
 
 def choose_launch(family: str, *, in_slurm: bool) -> str:

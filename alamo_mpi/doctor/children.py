@@ -8,23 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.doctor.facts import SpawnOutcome
 from alamo_mpi.doctor.report import BROKEN, GOOD, Finding
 from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.launcher import find_launcher
 from alamo_mpi.mpi.spawnprobe import SPAWNED
 
-__all__ = ["run_bounded", "scrubbed", "try_launcher", "try_spawn"]
+__all__ = ["run_bounded", "try_launcher", "try_spawn"]
 
-#: Variables by which a launcher tells a process that it is a rank, or where its allocation is.
-_RANK_VARIABLES = (
-    *("PMI_", "PMI2_", "PMIX_", "PRTE_", "HYDI", "HYDRA_", "MPI_LOCAL", "SLURM_"),
-    *("OMPI_COMM_", "OMPI_WORLD_", "OMPI_UNIVERSE_", "OMPI_FILE_", "OMPI_APP_", "OMPI_NUM_"),
-    *("OMPI_COMMAND", "OMPI_ARGV", "OMPI_TOOL_NAME", "OMPI_VERSION", "OMPI_LIBDIR", "OMPI_MCA_PRE"),
-    *("OMPI_MCA_num_procs", "OMPI_MCA_initial_wdir", "OMPI_MCA_cpu_type"),
-)
 #: Seconds for a program that was told to end.
 _TERM_S = 3.0
 _SIZE = "from mpi4py import MPI; print('size', MPI.COMM_WORLD.Get_size(), flush=True)"
@@ -78,7 +72,7 @@ def run_bounded(command: Sequence[str], limit_s: float) -> tuple[int | None, str
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=scrubbed(os.environ),
+            env=_outside_the_job(),
             start_new_session=True,
             text=True,
             errors="replace",
@@ -97,9 +91,10 @@ def run_bounded(command: Sequence[str], limit_s: float) -> tuple[int | None, str
         return None, child.communicate()[0]
 
 
-def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment that says nothing of this process being a rank."""
-    return {name: value for name, value in environ.items() if not name.startswith(_RANK_VARIABLES)}
+def _outside_the_job() -> dict[str, str]:
+    """Return an environment of no rank, nor of an allocation: a trial is of this host alone."""
+    told = scrubbed(os.environ)
+    return {name: value for name, value in told.items() if not name.startswith("SLURM_")}
 
 
 def _ending(status: int | None) -> str:

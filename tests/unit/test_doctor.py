@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alamo_mpi.doctor.children import run_bounded, scrubbed
+from alamo_mpi.doctor.children import run_bounded
 from alamo_mpi.doctor.facts import HostFacts, RankFacts, RmaTimes, SpawnOutcome
 from alamo_mpi.doctor.judge import (
     judge_hang,
@@ -138,9 +138,18 @@ def test_host_facts_are_of_this_host(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert host_facts().tmpdir_error == "No such file or directory"
 
 
-def test_a_child_knows_nothing_of_the_job() -> None:
-    environ = {"PMI_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PATH": "x", "OMPI_MCA_btl": "tcp"}
-    assert scrubbed(environ) == {"PATH": "x", "OMPI_MCA_btl": "tcp"}
+def test_a_child_knows_nothing_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PMI_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_num_procs", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OMPI_MCA_btl", "tcp")
+    program = "import os; print(*sorted(n for n in os.environ if n[:4] in ('PMI_','OMPI','SLUR')))"
+    status, said = run_bounded([sys.executable, "-c", program], limit_s=30)
+    assert status == 0
+    told = said.split()
+    assert "OMPI_MCA_btl" in told
+    assert not {"PMI_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_num_procs", "SLURM_JOB_ID"} & set(
+        told
+    )
 
 
 def test_a_child_that_hangs_is_ended_with_its_children() -> None:
