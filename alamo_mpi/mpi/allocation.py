@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from alamo_mpi.errors import LaunchError
+from alamo_mpi.mpi.asking import answer_of
 
 __all__ = ["Allocation", "allocation_of", "offered_interfaces", "srun_for"]
 
@@ -67,24 +68,10 @@ def allocation_of(environ: Mapping[str, str]) -> Allocation | None:
 
 def offered_interfaces(environ: Mapping[str, str]) -> frozenset[str]:
     """Return what ``srun --mpi`` takes here; empty where there is no ``srun``."""
-    import subprocess  # here, as the command line imports this module and seldom asks
-
     srun = shutil.which("srun", path=environ.get("PATH", os.defpath))
     if srun is None:
         return frozenset()
-    try:
-        answer = subprocess.run(
-            [srun, "--mpi=list"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return frozenset()
-    return frozenset(re.findall(r"^\s*(\w+)\s*$", answer.stdout + answer.stderr, re.MULTILINE))
+    return frozenset(re.findall(r"^\s*(\w+)\s*$", answer_of(srun, "--mpi=list"), re.MULTILINE))
 
 
 def srun_for(

@@ -18,6 +18,7 @@ from typing import NoReturn
 from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.allocation import allocation_of, offered_interfaces, srun_for
 from alamo_mpi.mpi.announced import ranks_of_launcher
+from alamo_mpi.mpi.asking import answer_of
 
 __all__ = [
     "Launcher",
@@ -264,19 +265,5 @@ def _candidates(library: str, path: str) -> Iterator[str]:
 
 
 def _family_of_command(path: str) -> str:
-    import subprocess  # here, as workers import this module and start nothing
-
-    try:
-        answer = subprocess.run(
-            [path, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    text = answer.stdout + answer.stderr
+    text = answer_of(path, "--version")
     return next((name for name, (command, _) in _FAMILIES.items() if command.search(text)), "")
