@@ -136,6 +136,22 @@ def _private_file() -> int:
     return file
 
 
+def _marked_file() -> int:
+    """Open a private file that has its beginning."""
+    fd = _private_file()
+    try:
+        _mark(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _mark(fd: int) -> None:
+    os.write(fd, _MAGIC)
+    os.ftruncate(fd, _BASE)
+
+
 def _unnamed(directory: str) -> int:
     """Open a file without a name, or with one that is gone at once where there are none (NFS)."""
     try:
@@ -158,17 +174,13 @@ class Spool:
     fd : int
         Private descriptor of the file, opened with ``O_APPEND``.
     mark : int
-        Length of the file up to which its bytes have been handed out.
+        Length of the file up to which its bytes have been handed out; -1 where a full disk keeps
+        the file from having its beginning, so that it is read from offset 0.
     """
 
     def __init__(self) -> None:
-        self.fd = _private_file()
+        self.fd = _marked_file()
         self.mark = _BASE
-        try:
-            self._reset()
-        except BaseException:
-            self.close()
-            raise
 
     def skip(self) -> None:
         """Forget what has not been read, such as the output of a child that outlived its task."""
@@ -187,12 +199,11 @@ class Spool:
         if size - start <= _SPILL or Spilled.count >= _MOST_SPILLED:
             return self.read()
         try:
-            other = _private_file()
-        except OSError:  # no descriptors left, or no disk
-            return self.read()
+            other = _marked_file()
+        except OSError:  # no descriptors left, or no room: then what is read gives some back
+            return self.read(cut=True)
         spilled = Spilled(self.fd, start, size - start)
-        self.fd = other
-        self._reset()
+        self.fd, self.mark = other, _BASE
         return spilled
 
     def read(self, *, cut: bool = False) -> bytes:
@@ -230,7 +241,14 @@ class Spool:
         return self.mark if intact else 0
 
     def _reset(self) -> None:
+        # The beginning stays where it is right: on a full disk it could not be written again.
+        if os.pread(self.fd, len(_MAGIC), 0) == _MAGIC:
+            os.ftruncate(self.fd, _BASE)
+            self.mark = _BASE
+            return
         os.ftruncate(self.fd, 0)
-        os.write(self.fd, _MAGIC)
-        os.ftruncate(self.fd, _BASE)
-        self.mark = _BASE
+        try:
+            _mark(self.fd)
+            self.mark = _BASE
+        except OSError:
+            self.mark = -1

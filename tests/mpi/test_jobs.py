@@ -34,11 +34,14 @@ LAUNCHES = ["pmi", "mpiexec"] if MPICH else ["mpiexec"]
 if MPICH and "MPI_LOCALRANKID" in os.environ:  # under its launcher
     LAUNCHES.append("spawn")
 
-#: UCX warns on stdout where a spawned program ends.
-QUIET = {"UCX_LOG_LEVEL": "error"}
+#: UCX warns on stdout where a spawned program ends, and tells of each connection that it must try
+#: again over TCP on a busy host.
+QUIET = {"UCX_LOG_LEVEL": "fatal"}
 
 needs_compiler = pytest.mark.skipif(bool(programs.why_not()), reason=programs.why_not())
-needs_two = pytest.mark.skipif("__import__('alamo_mpi').init().world.size < 3")
+needs_two = pytest.mark.skipif(
+    "__import__('alamo_mpi').init().world.size < 3", reason="needs two workers"
+)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +63,37 @@ def test_what_is_handed_over_is_freed_with_the_object(made: Spool) -> None:
     del spilled
     assert len(descriptors()) == len(before)
     assert Spilled.count == count
+
+
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """Let every write to a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_on_a_full_disk_the_output_is_read_and_its_room_given_back(made: Spool) -> None:
+    before = descriptors()
+    data = write(made, LARGE)
+    with no_room():
+        assert made.take() == data
+        assert os.fstat(made.fd).st_blocks * 512 < LARGE
+    assert descriptors() == before
+    assert (write(made, 10), made.take()) == (b"x" * 10, b"x" * 10)
+
+
+def test_a_file_truncated_on_a_full_disk_goes_on_without_its_beginning(made: Spool) -> None:
+    os.ftruncate(made.fd, 0)
+    with no_room():
+        made.skip()
+        assert made.take() == b""
+    for _ in range(2):
+        assert (write(made, 10), made.take()) == (b"x" * 10, b"x" * 10)
+    assert os.pread(made.fd, 16, 0) == spool._MAGIC
 
 
 def test_a_file_that_was_truncated_meanwhile_is_handed_over_from_its_beginning(
