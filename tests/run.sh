@@ -153,9 +153,10 @@ pytest_ranks() { # MPI N
 }
 
 # Every rank a node of its own, over TCP: shows what shared memory hides.  MPICH only.  The test of
-# a value beyond 2 GiB is about counts, not networks, and takes minutes this way.
+# a value beyond 2 GiB is about counts, not networks, and takes minutes this way.  UCX says on a
+# rank's stdout when a spawned process has gone; tests compare what a task has printed.
 pytest_nodes() { # N
-    MPIR_CVAR_NOLOCAL=1 UCX_TLS=tcp,self in_venv mpich mpiexec -n "$1" \
+    MPIR_CVAR_NOLOCAL=1 UCX_TLS=tcp,self UCX_LOG_LEVEL=fatal in_venv mpich mpiexec -n "$1" \
         python -m alamo_mpi -m pytest -q -k 'not gibibytes' tests/mpi
 }
 
