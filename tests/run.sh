@@ -15,7 +15,7 @@ cd -- "$ROOT" || exit 1
 ALL_PARTS=(lint unit mpi launch faults examples quickstart hosts bench)
 MPIS=${MPIS:-mpich openmpi}
 SIZES=(1 2 4) # 3 where each rank is a node of its own, and on several hosts
-LIMIT_S=600 # for one mpiexec or pytest; a hang is a failure, never a wait
+LIMIT_S=900 # for one mpiexec or pytest; a hang is a failure, never a wait
 
 # ------------------------------------------------------------------ arguments
 
