@@ -53,8 +53,7 @@ def _environment() -> dict[str, str]:
     env = dict(os.environ)
     # For more ranks than cores on one host; here it would put all ranks on the first.
     env.pop("PRTE_MCA_rmaps_default_mapping_policy", None)
-    # As `launch/fabric.sh tcp` does: Open MPI would try UCX first, which is slow over TCP and has
-    # been seen not to move for a minute and a half when a job's communicator spans hosts.
+    # As `launch/fabric.sh tcp` does: Open MPI would try UCX first, which is slow over TCP.
     env |= {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "tcp,sm,self", "OMPI_MCA_osc": "^ucx"}
     return env
 
