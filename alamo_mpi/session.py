@@ -138,6 +138,10 @@ def _start_program() -> Session:
     from alamo_mpi.runtime.pool import open_pool
 
     world = World(about=inventory())
+    if world.rank > 0:
+        # Before the pool, which is collective: from its end on rank 0 runs the program, and a
+        # Ctrl-C then is its alone, also while this rank still imports what it serves with.
+        _ignore_interrupts()
     # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
     unlink_shared_memory()
     # N programs of one rank each have a rank 0; which is the first, the launcher has said.
@@ -189,9 +193,9 @@ def _serve_program(world: World) -> None:
 
 def _serve(world: World) -> None:
     """Run this rank as a worker until rank 0 says stop."""
+    previous = _ignore_interrupts()  # before the imports, which take a while
     from alamo_mpi.runtime import device, serving
 
-    previous = _ignore_interrupts()
     _process.serving = world
     try:
         with device.visible(device.shared(world.hosts, world.told)[world.rank]):
