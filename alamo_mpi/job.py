@@ -229,3 +229,15 @@ def _check_launch(launch: str, target: str | Callable[..., Any], *, plain: bool)
             "launch='ranks' runs on workers that other tasks share, so cwd and env cannot be set: "
             "set them in the callable, or leave launch at 'auto'."
         )
+    if launch == "pmi" and callable(target) and _speaks_no_pmi1():
+        raise ValueError(
+            "launch='pmi' starts programs of MPICH and its relatives, and the mpi4py in use is "
+            "Open MPI's: each process of this callable would find a world of its own. Leave "
+            "launch at 'auto'."
+        )
+
+
+def _speaks_no_pmi1() -> bool:
+    from alamo_mpi.mpi.launcher import family_of_library
+
+    return family_of_library() == "Open MPI"

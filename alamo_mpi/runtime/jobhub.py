@@ -158,9 +158,10 @@ class Hub:
         self._kill(time.monotonic())
         while not finished() and time.monotonic() < until:
             self._turn()
+        self._turn(0.0)  # what they had sent before that: the name of MPI's shared memory
 
-    def _turn(self) -> None:
-        for key, _ in self._selector.select(_NAP_S):
+    def _turn(self, wait_s: float = _NAP_S) -> None:
+        for key, _ in self._selector.select(wait_s):
             if key.data is None:
                 self._accept()
             else:

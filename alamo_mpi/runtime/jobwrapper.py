@@ -123,7 +123,8 @@ class _Wrapper:
         self.kill_at: float | None = None
         #: Whether a launcher has told this process to end.
         self.told = False
-        #: Whether this rank's program has ended, and what runs only stands in for it.
+        #: Whether this rank's program has ended, and what runs only stands in for it.  Of that
+        #: the hub wants one thing, the name by which it finds MPI's shared memory.
         self.silent = False
         self.pmi: socket.socket | None = None
         self.upstream: socket.socket | None = None
@@ -133,7 +134,7 @@ class _Wrapper:
     # Hub ----------------------------------------------------------------------------------------
 
     def send(self, letter: bytes, body: bytes = b"") -> None:
-        if self.silent:
+        if self.silent and letter != b"N":
             return
         with _ignoring_errors:  # a hub that is gone is noticed by reading
             self.hub.sendall(HEAD.pack(letter, len(body)) + body)

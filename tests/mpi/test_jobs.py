@@ -28,11 +28,15 @@ from alamo_mpi import (
 from alamo_mpi.mpi.launcher import family_of_library
 from tests.mpi.gates import LIMIT_S, wait_until
 from tests.support import programs
+from tests.support.leftovers import leaked_files, shared_files
 
 MPICH = family_of_library() == "MPICH" and MPI.Is_initialized()
 LAUNCHES = ["pmi", "mpiexec"] if MPICH else ["mpiexec"]
 if MPICH and "MPI_LOCALRANKID" in os.environ:  # under its launcher
     LAUNCHES.append("spawn")
+
+#: How the processes of a callable, which have the MPI of mpi4py, start quickest.
+CALLABLES = LAUNCHES[0]
 
 #: UCX warns on stdout where a spawned program ends.
 QUIET = {"UCX_LOG_LEVEL": "error"}
@@ -142,7 +146,7 @@ def test_environment_and_working_directory(batch: Batch, tmp_path: Path) -> None
 
 def test_jobs_depend_on_functions_and_the_other_way_round(batch: Batch, nworkers: int) -> None:
     number = batch.function(lambda: 7)
-    job = batch.job(lambda x: (x, os.getpid()), (number,), nworkers, policy=by("pmi"))
+    job = batch.job(lambda x: (x, os.getpid()), (number,), nworkers, policy=by(CALLABLES))
     count = batch.function(lambda values: [x for x, _ in values], job)
     batch.compile([number, job, count]).run(LIMIT_S)
     assert count.result.get() == [7] * nworkers
@@ -220,10 +224,12 @@ def test_spawn_is_refused_where_it_would_hang(batch: Batch) -> None:
 @pytest.mark.skipif("spawn" not in LAUNCHES, reason="needs MPICH's launcher")
 def test_spawned_jobs_take_turns_and_need_no_mpi(batch: Batch, nworkers: int) -> None:
     """Several at once: one Spawn at a time, with programs that never call MPI_Init."""
+    before = shared_files()
     jobs = [batch.job("echo", (at,), policy=by("spawn")) for at in range(nworkers + 1)]
     for job in jobs:
         job.start()
     assert [job.result.get() for job in jobs] == [[0]] * len(jobs)
+    assert not leaked_files(before)  # of the MPI that stands in for each
     assert [job.stdout.get() for job in jobs] == [f"[0] {at}\n" for at in range(len(jobs))]
 
 
@@ -262,7 +268,7 @@ def test_a_missing_working_directory(batch: Batch, tmp_path: Path) -> None:
 def test_a_job_that_is_not_over_in_time_is_ended(
     batch: Batch, tmp_path: Path, nworkers: int
 ) -> None:
-    job = batch.job(writes_its_pid, (tmp_path,), nworkers, policy=by("pmi"), timeout=1.0)
+    job = batch.job(writes_its_pid, (tmp_path,), nworkers, policy=by(CALLABLES), timeout=1.0)
     with pytest.raises(JobError, match=r"timeout of 1 s") as caught:
         job.run(LIMIT_S)
     assert caught.value.rank is None
@@ -281,7 +287,7 @@ def test_a_failed_job_stops_those_who_need_its_result(batch: Batch) -> None:
 @pytest.mark.slow
 def test_terminate_ends_all_processes_of_a_job(tmp_path: Path, nworkers: int) -> None:
     batch = Batch()
-    job = batch.job(writes_its_pid, (tmp_path,), nworkers, policy=by("pmi"))
+    job = batch.job(writes_its_pid, (tmp_path,), nworkers, policy=by(CALLABLES))
     late = batch.job("true", num_procs=nworkers)
     job.start()
     late.start()
@@ -364,6 +370,12 @@ def test_arguments_that_make_no_sense(
 ) -> None:
     with pytest.raises(error):
         make(batch)
+
+
+@pytest.mark.skipif(MPICH, reason="MPICH's programs speak PMI-1; this is about those that do not")
+def test_a_callable_that_would_find_a_world_of_one_rank(batch: Batch) -> None:
+    with pytest.raises(ValueError, match="a world of its own"):
+        batch.job(rank_and_sum, (1,), policy=by("pmi"))
 
 
 def test_more_processes_than_workers(batch: Batch, nworkers: int) -> None:
