@@ -8,8 +8,8 @@ from alamo_mpi.mpi.world import Communicator, World
 
 __all__ = ["communicator_of"]
 
-#: MPI promises no more tags than this.
-_TAGS = 32_767
+#: MPI promises no higher tag than this.
+_LAST_TAG = 32_767
 
 
 def communicator_of(world: World, ranks: Sequence[int], number: int) -> Communicator:
@@ -32,7 +32,10 @@ def communicator_of(world: World, ranks: Sequence[int], number: int) -> Communic
     everybody = world.comm.Get_group()
     group = everybody.Incl(list(ranks))
     try:
-        return world.comm.Create_group(group, number % _TAGS)
+        # Open MPI agrees by messages in the parent's own space, with the caller's tag: on a
+        # communicator that somebody probes for any tag, or with a tag that somebody receives
+        # (0 on this one), they would be taken away.
+        return world.bulk.Create_group(group, 1 + number % _LAST_TAG)
     finally:
         group.Free()
         everybody.Free()

@@ -12,13 +12,14 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from alamo_mpi.core.blocks import Allocator
 from alamo_mpi.core.layout import MAX_ARENA_BYTES, MAX_RANKS, UNIT
 from alamo_mpi.core.messages import Wake
 from alamo_mpi.errors import DDictError, LaunchError
+from alamo_mpi.mpi.launcher import family_of_library
 from alamo_mpi.mpi.window import MpiWindow
 from alamo_mpi.runtime import home
 from alamo_mpi.runtime.home import SETTING
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["SETTING", "Pool", "abandon", "current", "exists", "open_pool", "wake_with"]
 
 _DEFAULT_NBYTES = 2 << 30
+#: Where MPI fills the memory as it makes the window: Open MPI with ranks on several hosts.  2 GiB
+#: would be taken from the host at once, and take seconds.
+_FILLED_NBYTES = 256 << 20
 _LEAST_NBYTES = 1 << 20
 _SHM = "/dev/shm"
 
@@ -92,7 +96,8 @@ class Pool:
         Host name by rank.
     nbytes : int, optional
         Bytes each rank brings; by default as ``ALAMO_POOL_BYTES`` says, else 2 GiB or an equal
-        part of half of what ``/dev/shm`` has free, whichever is less.
+        part of half of what ``/dev/shm`` has free, whichever is less; with Open MPI on several
+        hosts 256 MiB at most.
 
     Attributes
     ----------
@@ -118,7 +123,7 @@ class Pool:
         self.size: int = comm.Get_size()
         self.lock = threading.RLock()
         neighbours = hosts.count(hosts[self.rank])
-        wish = _wish(nbytes, neighbours)
+        wish = _wish(nbytes, neighbours, _default_nbytes(hosts))
         # Everybody's view, so that all refuse or none does.
         wishes: list[int | str] = comm.allgather(wish)
         errors = [each for each in wishes if isinstance(each, str)]
@@ -223,7 +228,12 @@ class Pool:
             self.allocator.publish()
 
 
-def _wish(nbytes: int | None, neighbours: int) -> int | str:
+def _default_nbytes(hosts: Sequence[str]) -> int:
+    several = any(host != hosts[0] for host in hosts)
+    return _FILLED_NBYTES if several and family_of_library() == "Open MPI" else _DEFAULT_NBYTES
+
+
+def _wish(nbytes: int | None, neighbours: int, default_nbytes: int) -> int | str:
     """Return how many bytes this rank can bring, or why it cannot."""
     text = os.environ.get(SETTING)
     if nbytes is None and text:
@@ -233,7 +243,7 @@ def _wish(nbytes: int | None, neighbours: int) -> int | str:
             return f"{SETTING}={text!r} is not a number of bytes."
     room = _shm_room()
     if nbytes is None:
-        nbytes = min(_DEFAULT_NBYTES, room // 2 // neighbours)
+        nbytes = min(default_nbytes, room // 2 // neighbours)
         if nbytes < _LEAST_NBYTES:
             return (
                 f"{_SHM} has {room} bytes free for {neighbours} ranks on this host: too little "

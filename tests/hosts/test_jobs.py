@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import pytest
-
 from alamo_mpi.mpi.launcher import find_launcher
 from tests.hosts.conftest import ROOT, Hosts
 
@@ -14,7 +12,6 @@ APP = str(ROOT / "tests" / "hosts" / "jobs_app.py")
 MPICH = find_launcher().family == "MPICH"
 
 
-@pytest.mark.skipif(not MPICH, reason="Open MPI: a job of ranks on several hosts may stand still")
 def test_jobs_on_three_hosts(hosts: Hosts) -> None:
     launches = ["auto", "spawn", "ranks"] if MPICH else ["ranks"]
     where = ("-n", "5", "--ppn", "2", "--hosts", "node1,node2,node3", "--")
