@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from alamo_mpi.core.launch import LAUNCHES
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
-from alamo_mpi.placed import ranks_for
-from alamo_mpi.runtime.confined import THREAD_VARIABLES
+from alamo_mpi.placed import check_can_limit, hosts_of, ranks_for
+from alamo_mpi.runtime.confined import Confined, Limits
 from alamo_mpi.task import Accesses, Task, _Function
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alamo_mpi.batch import Batch
     from alamo_mpi.core.policy import Policy
 
-__all__ = ["_Job", "job", "widths_of"]
+__all__ = ["_Job", "job", "spreads_of", "widths_of"]
 
 
 class _Wanted(NamedTuple):
@@ -32,12 +32,14 @@ class _Wanted(NamedTuple):
     launch: str
     timeout: float | None
     check: bool
+    #: What of its policy is done on the workers, rather than by choosing them.
+    limits: Limits | None
 
 
 class _Job(_Function):
     """A program of several processes, or a callable on several ranks."""
 
-    __slots__ = ("_ranks", "_width")
+    __slots__ = ("_hosts", "_ranks", "_width")
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class _Job(_Function):
         writes: Accesses = None,
     ) -> None:
         target = _checked_target(target)
-        num_procs, cwd, env, launch, timeout, check = wanted
+        num_procs, cwd, env, launch, timeout, check, limits = wanted
         width = operator.index(num_procs)
         if width < 1:
             raise ValueError(f"num_procs must be 1 or more, not {num_procs}")
@@ -61,13 +63,19 @@ class _Job(_Function):
         Task.__init__(self, batch, *callback, reads, writes)
         from alamo_mpi.runtime.jobcall import JobCall, Terms  # most programs have no jobs
 
-        terms = Terms(self._uid, directory, _checked_env(env), launch, timeout, bool(check))
+        if launch == "ranks" and callable(target) and limits is not None:
+            check_can_limit(limits)
+            target, limits = Confined(target, limits), None
+        variables = _checked_env(env)
+        terms = Terms(self._uid, directory, variables, launch, timeout, bool(check), limits)
         self._function = JobCall(target, terms)
         self._arguments = arguments
         self._results_of = ()
         self._timeout = None  # its own limit is the hub's affair
         self._width = width
         self._ranks: frozenset[int] | None = None
+        #: If it is spread, the hosts, each as the workers there that it may have.
+        self._hosts: tuple[frozenset[int], ...] = ()
 
 
 def job(
@@ -135,39 +143,20 @@ def job(
     waiting for it for ever; or the time was over.  The other ranks are then ended.
     """
     arguments = (args,) if isinstance(args, (str, bytes)) else tuple(args)
-    ranks = _ranks_for(self, policy)
     launch = "auto" if policy is None else policy.launch
-    env = _with_threads(policy, env)
-    wanted = _Wanted(num_procs, cwd, env, launch, timeout, check)
+    # A program can be shown any GPU of its host; a worker has its own.
+    ranks = ranks_for(self, policy, masks=launch != "ranks")
+    wanted = _Wanted(num_procs, cwd, env, launch, timeout, check, Limits.of(policy))
     task = _Job(self, target, arguments, wanted, (callback_func, callback_args), reads, writes)
     task._ranks = ranks
+    if policy is not None and policy.placement == "spread":
+        task._hosts = hosts_of(self, ranks)
     task._results_of = [
         (at, self._producer(each))
         for at, each in enumerate(arguments)
         if isinstance(each, (Task, AsyncDict))
     ]
     return task
-
-
-def _ranks_for(batch: Batch, policy: Policy | None) -> frozenset[int] | None:
-    """Return the workers that a job may have, None for all; refuse what no job honours."""
-    ranks = ranks_for(batch, policy, masks=False)
-    if policy is not None and policy.placement == "spread":
-        raise ValueError("placement='spread' is not there for jobs yet: they are packed")
-    if policy is not None and (policy.cpu_affinity or policy.gpu_affinity):
-        raise ValueError(
-            "cpu_affinity and gpu_affinity are for tasks that run on one worker: the ranks of a "
-            "job have the CPUs and GPUs of their workers"
-        )
-    return ranks
-
-
-def _with_threads(
-    policy: Policy | None, env: Mapping[str, str | None] | None
-) -> Mapping[str, str | None] | None:
-    if policy is None or policy.threads is None:
-        return env
-    return {**(env or {}), **dict.fromkeys(THREAD_VARIABLES, str(policy.threads))}
 
 
 def widths_of(tasks: Sequence[Task], nworkers: int) -> dict[int, int]:
@@ -192,6 +181,14 @@ def widths_of(tasks: Sequence[Task], nworkers: int) -> dict[int, int]:
                 uid=tasks[index].uid,
             )
     return widths
+
+
+def spreads_of(tasks: Sequence[Task]) -> dict[int, tuple[frozenset[int], ...]]:
+    """Return the jobs among tasks that are to be spread, and over which hosts."""
+    if _Job not in set(map(type, tasks)):
+        return {}
+    jobs = ((index, task) for index, task in enumerate(tasks) if isinstance(task, _Job))
+    return {index: task._hosts for index, task in jobs if task._hosts}
 
 
 def _checked_target(target: Any) -> str | Callable[..., Any]:

@@ -12,7 +12,14 @@ from alamo_mpi.task import Accesses, Task, _Function
 if TYPE_CHECKING:
     from alamo_mpi.batch import Batch
 
-__all__ = ["_Placed", "pins_of", "ranks_for", "refuse_what_is_for_jobs"]
+__all__ = [
+    "_Placed",
+    "check_can_limit",
+    "hosts_of",
+    "pins_of",
+    "ranks_for",
+    "refuse_what_is_for_jobs",
+]
 
 
 class _Placed(_Function):
@@ -33,14 +40,9 @@ class _Placed(_Function):
     ) -> None:
         self._ranks = ranks_for(batch, policy, masks=False)
         refuse_what_is_for_jobs(policy)
-        if policy.threads is not None and not can_limit_threads():
-            raise ValueError(
-                "threads= of a function task needs threadpoolctl (pip install threadpoolctl): the "
-                "libraries of a worker have read their number of threads long before. A process "
-                "task has it in its environment."
-            )
         limits = Limits.of(policy)
         if limits is not None:
+            check_can_limit(limits)
             function = Confined(function, limits)
         _Function.__init__(
             self, batch, function, arguments, callback_func, callback_args, reads, writes
@@ -60,12 +62,43 @@ def ranks_for(batch: Batch, policy: Policy | None, *, masks: bool) -> frozenset[
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a Policy, not {policy!r}")
     if not batch._live.ranks:
+        if not _asks_for_workers(policy):
+            return None
         raise ValueError(
-            "policy= is for the main program: a task does not know the workers of its batch. Start "
-            "the task that needs it from there."
+            "A policy that says where to run is for the main program: a task does not know the "
+            "workers of its batch. Start the task that needs it from there."
         )
     seats = batch._manager.seats
     return eligible(policy, {rank: seats[rank] for rank in batch._live.ranks}, masks=masks)
+
+
+def _asks_for_workers(policy: Policy) -> bool:
+    asked = policy.host, policy.cpu_affinity, policy.gpus, policy.gpu_affinity
+    return any(each is not None for each in asked) or policy.placement == "spread"
+
+
+def check_can_limit(limits: Limits) -> None:
+    """Refuse what cannot be done to a function on a worker.
+
+    Raises
+    ------
+    ValueError
+    """
+    if limits.threads is not None and not can_limit_threads():
+        raise ValueError(
+            "threads= of a function that runs on a worker needs threadpoolctl (pip install "
+            "threadpoolctl): the libraries of a worker have read their number of threads long "
+            "before. A process task has it in its environment."
+        )
+
+
+def hosts_of(batch: Batch, ranks: frozenset[int] | None) -> tuple[frozenset[int], ...]:
+    """Return the hosts of a batch, each as those of these workers (None: all) that are there."""
+    seats = batch._manager.seats
+    hosts: dict[str, set[int]] = {}
+    for rank in batch._live.ranks if ranks is None else ranks:
+        hosts.setdefault(seats[rank].host, set()).add(rank)
+    return tuple(map(frozenset, hosts.values()))
 
 
 def refuse_what_is_for_jobs(policy: Policy | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alamo_mpi.errors import TaskStateError
-from alamo_mpi.job import widths_of
+from alamo_mpi.job import spreads_of, widths_of
 from alamo_mpi.placed import pins_of
 from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Task, _Compiled, _Function
@@ -42,6 +42,7 @@ def make_submission(
         [each._arguments for each in tasks],
         widths_of(tasks, live.num_workers),
         pins_of(tasks),
+        spreads_of(tasks),
     )
     inputs = _inputs(task, tasks)
     locality = None

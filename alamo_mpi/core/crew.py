@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
+from itertools import islice, zip_longest
 
 from alamo_mpi.core.chunk import LONGEST_S, Chunk
 from alamo_mpi.core.invariants import expect
@@ -147,14 +148,34 @@ class Crew:
         ranks = reversed(self._idle)
         return [rank for rank in ranks if not after_job or self.workers[rank].after_job]
 
-    def muster(self, width: int, allowed: frozenset[int] | None) -> tuple[int, ...] | None:
-        """Return `width` idle workers, neighbours where there is a choice: they share hosts.
+    def muster(
+        self,
+        width: int,
+        allowed: frozenset[int] | None,
+        hosts: Sequence[frozenset[int]] = (),
+    ) -> tuple[int, ...] | None:
+        """Return `width` idle workers, None if there are not so many where they may be.
 
-        None if there are not so many, of those that are allowed if only some are.
+        Parameters
+        ----------
+        width
+            How many.
+        allowed
+            Those that may be taken, None for all.
+        hosts
+            If given, the hosts over which they are spread: one of each in turn, and none until
+            there is one on as many hosts as can be.  Else they are neighbours where there is a
+            choice: these share hosts.
         """
         idle = sorted(self._idle if allowed is None else allowed.intersection(self._idle))
         if len(idle) < width:
             return None
+        if hosts:
+            shares = [[rank for rank in idle if rank in host] for host in hosts]
+            if len(list(filter(None, shares))) < min(width, len(hosts)):
+                return None
+            in_turn = (rank for turn in zip_longest(*shares) for rank in turn if rank is not None)
+            return tuple(sorted(islice(in_turn, width)))
         first = min(range(len(idle) - width + 1), key=lambda at: idle[at + width - 1] - idle[at])
         return tuple(idle[first : first + width])
 

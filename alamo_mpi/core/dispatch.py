@@ -140,7 +140,7 @@ class Dispatch:
     def _start_jobs(self, given: list[Chunk], now: float) -> None:
         """Start jobs, in order, while enough workers are idle."""
         while self._jobs:
-            gang = self.crew.muster(self._jobs.width, self._jobs.allowed)
+            gang = self.crew.muster(self._jobs.width, self._jobs.allowed, self._jobs.hosts)
             if gang is None:
                 return
             self._send(Chunk.of_job(self._next_chunk, gang, *self._jobs.pop()), given, now)

@@ -44,6 +44,12 @@ class GangQueue:
         _, _, index, program = self._heap[0]
         return program.pins.get(index)
 
+    @property
+    def hosts(self) -> tuple[frozenset[int], ...]:
+        """The hosts over which the first job is to be spread, if it is; there must be one."""
+        _, _, index, program = self._heap[0]
+        return program.spreads.get(index, ())
+
     def push(self, program: Program, index: int) -> None:
         """Add a job that has become ready.  O(log n)."""
         self._pushed += 1

@@ -28,9 +28,10 @@ class Policy:
     host : str, optional
         Run on this host only; its name, with or without the domain.
     placement : "spread" or "packed", optional
-        Jobs: on as many hosts as there are, or as few as will do.
+        Jobs: on as many hosts as there are, for which it waits; or on neighbours where there is a
+        choice, which is what they do by themselves.
     cpu_affinity : sequence of int, optional
-        The CPUs, by their numbers on the host, that the task may use.
+        The CPUs, by their numbers on the host, that the task, or each rank of a job, may use.
     gpu_affinity : sequence of int or str, optional
         The GPUs, by their numbers on the host or names.
     gpus : int, optional

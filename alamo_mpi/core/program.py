@@ -42,6 +42,9 @@ class Program:
         Task -> number of workers that it takes at once, for those that are jobs.
     pins
         Task -> the workers that may run it, for those that not all may.
+    spreads
+        Task -> the hosts over which its workers are to be spread, each as the workers there that
+        it may have; for such jobs.
 
     Notes
     -----
@@ -67,6 +70,7 @@ class Program:
         "ready_at",
         "remaining",
         "resident",
+        "spreads",
         "states",
         "waiting",
         "watchers",
@@ -86,6 +90,7 @@ class Program:
         depth: int = 0,
         widths: Mapping[int, int] | None = None,
         pins: Mapping[int, frozenset[int]] | None = None,
+        spreads: Mapping[int, tuple[frozenset[int], ...]] | None = None,
     ) -> None:
         self.pid = pid
         self.depth = depth
@@ -99,6 +104,7 @@ class Program:
         self.ntasks = ntasks
         self.widths: Mapping[int, int] = widths or {}
         self.pins: Mapping[int, frozenset[int]] = pins or {}
+        self.spreads: Mapping[int, tuple[frozenset[int], ...]] = spreads or {}
         if graph is None and (externals or widths or pins):
             graph = Graph.independent(ntasks)
         self.graph = graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alamo_mpi.runtime.environment import changed
@@ -13,7 +13,7 @@ from alamo_mpi.runtime.functions import name_of
 if TYPE_CHECKING:
     from alamo_mpi.core.policy import Policy
 
-__all__ = ["THREAD_VARIABLES", "Confined", "Limits", "can_limit_threads", "environment_of"]
+__all__ = ["THREAD_VARIABLES", "Confined", "Limits", "can_limit_threads", "variables_of"]
 
 #: What numerical libraries read for their number of threads, when they are loaded.
 THREAD_VARIABLES = (
@@ -44,21 +44,17 @@ class Limits(NamedTuple):
         return limits if any(each is not None for each in limits) else None
 
 
-def environment_of(limits: Limits | None, environment: dict[Any, Any]) -> dict[Any, Any]:
-    """Return the environment of a program that is to keep to some limits."""
+def variables_of(limits: Limits | None, own: Callable[[], Sequence[str]]) -> dict[str, str]:
+    """Return what is set for a program that is to keep to limits; `own`: its worker's GPUs."""
+    variables: dict[str, str] = {}
     if limits is None:
-        return environment
-    changed = dict(environment)
+        return variables
     if limits.threads is not None:
-        changed.update(dict.fromkeys(THREAD_VARIABLES, str(limits.threads)))
-    gpus = limits.gpus
-    if limits.ngpus is not None:
-        from alamo_mpi.runtime.device import gpus as own
-
-        gpus = own()[: limits.ngpus]
+        variables.update(dict.fromkeys(THREAD_VARIABLES, str(limits.threads)))
+    gpus = limits.gpus if limits.ngpus is None else own()[: limits.ngpus]
     if gpus is not None:
-        changed["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    return changed
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return variables
 
 
 def can_limit_threads() -> bool:

@@ -72,13 +72,16 @@ def shared(hosts: Sequence[str], told: Sequence[object]) -> tuple[tuple[str, ...
 
 def visible(names: Sequence[str]) -> contextlib.AbstractContextManager[None]:
     """Show this process, and what it starts, these GPUs only; without any, change nothing."""
-    if not names:
-        return contextlib.nullcontext()
+    return changed(mask(names)) if names else contextlib.nullcontext()
+
+
+def mask(names: Sequence[str]) -> dict[str, str]:
+    """Return the variables that show a process these GPUs only."""
     variables = {MASK: ",".join(names)}
     if MASK not in os.environ:
         # Numbers are those of this order, unless a mask says that somebody counts in another.
         variables[_ORDER] = "PCI_BUS_ID"
-    return changed(variables)
+    return variables
 
 
 def seats(hosts: Sequence[str], told: Sequence[object]) -> tuple[Seat, ...]:

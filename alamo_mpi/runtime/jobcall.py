@@ -12,12 +12,15 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from alamo_mpi.core.messages import Failure
 from alamo_mpi.core.pmi import shared_memory
 from alamo_mpi.errors import JobError
 from alamo_mpi.runtime import jobrunner
+from alamo_mpi.runtime.confined import Limits, variables_of
+from alamo_mpi.runtime.device import mask, shared
 from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.functions import name_of
 from alamo_mpi.runtime.joberror import Blame, raised_by
@@ -41,6 +44,8 @@ class Terms(NamedTuple):
     launch: str
     timeout_s: float | None
     check: bool
+    #: For processes: what each of them is to keep to.
+    limits: Limits | None
 
 
 class JobCall:
@@ -80,7 +85,7 @@ class JobCall:
                 raise Interruption
             return launcher.problem()
 
-        hub = Hub([self._part(arguments)] * len(gang), hosts, launcher.mode)
+        hub = Hub(self._parts(site, gang, arguments), hosts, launcher.mode)
         try:
             launcher.start(hub.told, gang, hosts)
             hub.run(terms.timeout_s, problem)
@@ -97,13 +102,25 @@ class JobCall:
         call = RanksCall(terms.uid, self.__name__, self._target, arguments, terms.timeout_s)
         return run_on_ranks(site, work.run.gang, terms.uid, call)
 
+    def _parts(self, site: JobSite, gang: Sequence[int], arguments: Sequence[Any]) -> list[Part]:
+        """Return what each rank runs; not every launcher gives it its worker's environment."""
+        part, limits = self._part(arguments), self._terms.limits
+        gpus = shared(site.world.hosts, site.world.told)
+        parts = []
+        for rank in gang:
+            seen = mask(gpus[rank]) if gpus[rank] else {}
+            seen |= variables_of(limits, partial(gpus.__getitem__, rank))
+            parts.append(part._replace(env={**seen, **part.env}))
+        return parts
+
     def _part(self, arguments: Sequence[Any]) -> Part:
         terms = self._terms
+        cpus = None if terms.limits is None else terms.limits.cpus
         if isinstance(self._target, str):
             argv = [self._target, *map(str, arguments)]
-            return Part(argv, terms.env, terms.cwd, None)
+            return Part(argv, terms.env, terms.cwd, cpus, None)
         call = pickle.dumps((sys.path, dumps((self._target, arguments))), 5)
-        return Part([sys.executable, jobrunner.__file__], terms.env, terms.cwd, call)
+        return Part([sys.executable, jobrunner.__file__], terms.env, terms.cwd, cpus, call)
 
     # The end ------------------------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ class Part(NamedTuple):
     #: Variables to set, or to remove (None), in what its wrapper was started with.
     env: dict[str, str | None]
     cwd: str | None
+    #: The CPUs that it may use; None for those of its wrapper.
+    cpus: tuple[int, ...] | None
     #: For a Python callable what `runtime.jobrunner` reads.
     call: bytes | None
 
@@ -250,6 +252,7 @@ class Hub:
             "argv": part.argv,
             "env": env,
             "cwd": part.cwd,
+            "cpus": part.cpus,
             "call": part.call,
             "mode": self._mode,
         }

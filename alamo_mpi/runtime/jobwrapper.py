@@ -198,6 +198,8 @@ class _Wrapper:
         ]
         if job["cwd"] is not None:
             os.chdir(job["cwd"])
+        if job["cpus"] is not None:
+            _keep_to(job["cpus"])
         # Where the program is looked for is said by its own environment, as in a shell.
         os.environ["PATH"] = environ.get("PATH", os.defpath)
         try:
@@ -314,7 +316,8 @@ class _Wrapper:
 
     def stand_in(self) -> None:
         """Run a program that calls MPI_Init, until it ends or the hub has gone."""
-        self.job |= {"argv": [sys.executable, "-c", _STAND_IN], "env": {}, "cwd": "/", "call": None}
+        self.job |= {"argv": [sys.executable, "-c", _STAND_IN], "env": {}, "cwd": "/"}
+        self.job |= {"cpus": None, "call": None}
         self.silent, self.kill_at = True, None
         with _ignoring_errors:
             self.start()
@@ -376,6 +379,14 @@ class _Wrapper:
         os.lseek(sink, 0, os.SEEK_SET)
         with open(sink, "rb") as file:
             return file.read()
+
+
+def _keep_to(cpus: tuple[int, ...]) -> None:
+    """Let this process, and the program that it starts, run on these CPUs and on no others."""
+    with _ignoring_errors:
+        os.sched_setaffinity(0, cpus)
+    if os.sched_getaffinity(0) != set(cpus):
+        raise OSError(22, "not all of the CPUs in its policy can be had", ", ".join(map(str, cpus)))
 
 
 def _await_rank() -> str:

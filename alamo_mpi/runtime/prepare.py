@@ -35,6 +35,8 @@ class Calls(NamedTuple):
     widths: Mapping[int, int]
     #: Task -> the workers that may run it, where not all may.
     pins: Mapping[int, frozenset[int]]
+    #: Task -> the hosts, as the workers there, over which it is to be spread, for such jobs.
+    spreads: Mapping[int, tuple[frozenset[int], ...]]
 
 
 class Preparer:
@@ -113,6 +115,7 @@ class Preparer:
             depth=0 if place is None else place.depth,
             widths=calls.widths,
             pins=calls.pins,
+            spreads=calls.spreads,
         )
         submission = Submission(program, _compact(calls.uids), names, arguments)
         submission.blobs = blobs

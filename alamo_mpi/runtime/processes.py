@@ -13,7 +13,8 @@ import sys
 from typing import Any, NamedTuple
 
 from alamo_mpi.core.launch import scrubbed
-from alamo_mpi.runtime.confined import Limits, environment_of
+from alamo_mpi.runtime.confined import Limits, variables_of
+from alamo_mpi.runtime.device import gpus
 
 __all__ = ["Invocation", "Stream", "run_program"]
 
@@ -92,7 +93,7 @@ def _request(invocation: Invocation, cwd: bytes) -> dict[str, Any]:
     return {
         "args": invocation.args,
         **invocation.options,
-        "env": environment_of(invocation.limits, environment),
+        "env": {**environment, **variables_of(invocation.limits, gpus)},
         "cwd": cwd,
         "preexec": preexec,
         "cpus": None if invocation.limits is None else invocation.limits.cpus,

@@ -32,6 +32,16 @@ PROGRAM = """\
             assert shown(gpu_affinity=[gpu]) == gpu
         print("all:", *alamo_mpi.gpus(), "shown:", shown(gpu_affinity=alamo_mpi.gpus()))
         print("one:", len(shown(gpus=1)))
+
+        def of_ranks(launch, **wanted):
+            policy = Policy(launch=launch, **wanted)
+            job = batch.job("sh", ("-c", "echo $CUDA_VISIBLE_DEVICES"), 2, policy=policy)
+            assert job.run() == [0, 0]
+            return [line.split("] ")[1] for line in sorted(job.stdout.get().splitlines())]
+
+        for launch in "auto", "mpiexec":  # that one has its environment from one of the workers
+            assert of_ranks(launch) == of_ranks(launch, gpus=1) == list(alamo_mpi.gpus())
+            assert of_ranks(launch, gpu_affinity=alamo_mpi.gpus()[:1]) == [alamo_mpi.gpus()[0]] * 2
         try:
             batch.function(mine, policy=Policy(gpus=2))
         except ValueError as error:

@@ -71,13 +71,14 @@ class Dialogue:
         externals: Sequence[tuple[int, Program, int]] = (),
         widths: Mapping[int, int] | None = None,
         pins: Mapping[int, Iterable[int]] | None = None,
+        spreads: Mapping[int, tuple[frozenset[int], ...]] | None = None,
     ) -> Program:
         """Return the next program, not yet submitted."""
         self._programs += 1
         places = {index: frozenset(ranks) for index, ranks in (pins or {}).items()}
-        return Program(
-            self._programs - 1, kinds, ntasks, graph, externals, widths=widths, pins=places
-        )
+        number = self._programs - 1
+        places_of = {"widths": widths, "pins": places, "spreads": spreads}
+        return Program(number, kinds, ntasks, graph, externals, **places_of)  # type: ignore[arg-type]
 
     def handle(self, event: Event) -> list[str]:
         commands = self.scheduler.handle(event, self.now)

@@ -20,6 +20,30 @@ def test_jobs_run_side_by_side_on_workers_that_are_neighbours() -> None:
     assert talk.ended(0, 1) == ["from 1, 0: A0 done", "finished A"]
 
 
+def spread(talk: Dialogue, width: int, *hosts: set[int]) -> list[str]:
+    """Submit one job that is to be spread over these hosts."""
+    over = {0: tuple(map(frozenset, hosts))}
+    return talk.submit(talk.program(UNKNOWN, 1, widths={0: width}, spreads=over))
+
+
+def test_a_job_is_spread_over_as_many_hosts_as_there_are() -> None:
+    hosts = {1, 2}, {3, 4}, {5, 6}
+    assert spread(Dialogue(1, 2, 3, 4, 5, 6), 2, *hosts) == ["send c0 to 1+3: A0"]
+    assert spread(Dialogue(1, 2, 3, 4, 5, 6), 4, *hosts) == ["send c0 to 1+2+3+5: A0"]
+    assert spread(Dialogue(1, 2, 3, 4, 5, 6), 6, *hosts) == ["send c0 to 1+2+3+4+5+6: A0"]
+
+
+def test_a_job_that_is_spread_waits_for_a_worker_on_each_host() -> None:
+    talk = Dialogue(1, 2, 3)
+    assert talk.submit(talk.program(UNKNOWN, 3)) == [
+        *("send c0 to 1: A0", "send c1 to 2: A1", "send c2 to 3: A2")
+    ]
+    assert spread(talk, 2, {1, 2}, {3}) == []
+    assert talk.ended(0, 1) == ["from 1, 0: A0 done"]
+    assert talk.ended(1, 1) == ["from 2, 0: A1 done"]
+    assert talk.ended(2, 1) == ["from 3, 0: A2 done", "finished A", "send c3 to 1+3: B0"]
+
+
 def test_small_tasks_fill_the_workers_that_a_job_leaves() -> None:
     talk = Dialogue(1, 2, 3)
     assert job(talk, 2) == ["send c0 to 1+2: A0"]

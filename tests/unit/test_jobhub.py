@@ -16,7 +16,7 @@ from alamo_mpi.runtime.spawnturns import SpawnTurns
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    hub = Hub([Part(["true"], {}, None, None)] * 2, ["here"] * 2, "none")
+    hub = Hub([Part(["true"], {}, None, None, None)] * 2, ["here"] * 2, "none")
     yield hub
     hub.close()
 
