@@ -216,7 +216,7 @@ class Crew:
         worker.since = now
         if worker.behind and not worker.chunks:
             worker.patience_s *= 2
-            if worker.resumed is None:
+            if rank in self._idle:  # else a task has resumed there, or a job has taken it since
                 self._idle.move_to_end(rank, last=False)
         self._expect_from(worker)
 
