@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from alamo_mpi.core.chunk import LONGEST_S, Chunk
 from alamo_mpi.core.invariants import expect
@@ -137,6 +137,20 @@ class Crew:
             if nready > len(self.workers) or chunk.expected <= _TINY_S * chunk.size:
                 return worker.rank
         return None
+
+    def other_than(self, ranks: Sequence[int]) -> int | None:
+        """Return a worker for what has failed on these, in that order; None if there is no other.
+
+        An idle one if there is one on which it has not failed, else whichever comes next, else one
+        on which it has failed longer ago than on the last.
+        """
+        fresh = [rank for rank in reversed(self._idle) if rank not in ranks]
+        if fresh:
+            return fresh[0]
+        later = sorted(self.workers, key=lambda rank: (rank <= ranks[-1], rank))
+        others = [rank for rank in later if rank not in ranks]
+        others += [rank for rank in later if rank in ranks[:-1] and rank != ranks[-1]]
+        return others[0] if others else None
 
     def next_after_job(self) -> int | None:
         """Return an idle worker that a job was the last to have, None if there is none."""
