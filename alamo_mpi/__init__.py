@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         GatewayError,
         InternalError,
         JobError,
+        JobTimeoutError,
         LaunchError,
         QueueClosedError,
         QueueDestroyedError,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         RemoteTraceback,
         SerializationError,
         TaskStateError,
+        TaskTimeoutError,
+        WorkerDiedError,
         WorkersBusyError,
     )
     from alamo_mpi.handle import AsyncDict
@@ -65,6 +68,7 @@ __all__ = [
     "GatewayError",
     "InternalError",
     "JobError",
+    "JobTimeoutError",
     "LaunchError",
     "Policy",
     "Queue",
@@ -77,6 +81,7 @@ __all__ = [
     "Task",
     "TaskStateError",
     "TaskTimeoutError",
+    "WorkerDiedError",
     "WorkersBusyError",
     "__version__",
     "attach",

@@ -22,6 +22,7 @@ __all__ = [
     "GatewayError",
     "InternalError",
     "JobError",
+    "JobTimeoutError",
     "LaunchError",
     "QueueClosedError",
     "QueueDestroyedError",
@@ -31,6 +32,7 @@ __all__ = [
     "SerializationError",
     "TaskStateError",
     "TaskTimeoutError",
+    "WorkerDiedError",
     "WorkersBusyError",
 ]
 
@@ -96,6 +98,10 @@ class TaskTimeoutError(AlamoError, TimeoutError):
         self.limit_s = limit_s
 
 
+class WorkerDiedError(AlamoError):
+    """The process that ran the task was lost before it had a result."""
+
+
 class SerializationError(AlamoError, pickle.PicklingError):
     """A function, argument, result or exception cannot be pickled, or not be rebuilt."""
 
@@ -149,6 +155,10 @@ class JobError(AlamoError):
     signal: str | None = None
     exception: BaseException | None = None
     stderr: str = ""
+
+
+class JobTimeoutError(JobError, TaskTimeoutError):
+    """A job was ended because it ran longer than its ``timeout``."""
 
 
 class WorkersBusyError(AlamoError, RuntimeError):

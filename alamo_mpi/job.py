@@ -11,6 +11,7 @@ from alamo_mpi.core.launch import LAUNCHES
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.placed import ranks_for
+from alamo_mpi.retrying import RetryOn
 from alamo_mpi.runtime.confined import THREAD_VARIABLES
 from alamo_mpi.task import Accesses, Task, _Function
 
@@ -65,6 +66,7 @@ class _Job(_Function):
         self._function = JobCall(target, terms)
         self._arguments = arguments
         self._results_of = ()
+        self._retry = None
         self._timeout = None  # its own limit is the hub's affair
         self._width = width
         self._ranks: frozenset[int] | None = None
@@ -85,6 +87,10 @@ def job(
     *,
     timeout: float | None = None,
     check: bool = False,
+    retries: int = 0,
+    retry_delay: float = 0.0,
+    retry_on: RetryOn = None,
+    idempotent: bool = False,
 ) -> _Job:
     """Create a task that runs an MPI program, or a callable on several ranks.
 
@@ -115,6 +121,9 @@ def job(
         Seconds after which the job is ended, and fails.
     check : bool
         Whether an exit status other than 0 is an error, `subprocess.CalledProcessError`.
+    retries, retry_delay, retry_on, idempotent
+        As for `function`; time-outs are `JobTimeoutError`, ``retry_on=JobError`` is any end but
+        the program's own.
 
     Returns
     -------
@@ -146,6 +155,7 @@ def job(
         for at, each in enumerate(arguments)
         if isinstance(each, (Task, AsyncDict))
     ]
+    task._try_again(retries, retry_delay, retry_on, idempotent)
     return task
 
 

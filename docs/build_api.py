@@ -43,6 +43,8 @@ CHAPTERS = {
         "RemoteTraceback",
         "WorkersBusyError",
         "JobError",
+        "JobTimeoutError",
+        "WorkerDiedError",
         "LaunchError",
         "DDictError",
         "DDictFullError",

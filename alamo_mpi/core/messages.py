@@ -107,6 +107,8 @@ class Failure(NamedTuple):
     pickled: bytes | None
     #: `OWN`, `INTERRUPTED`, or for a skipped task the position in its chunk of the one at the root.
     root: int
+    #: What the exception is, see `core.retry.kinds_of`.
+    kinds: tuple[str, ...] = ()
 
 
 class Run(NamedTuple):
@@ -364,6 +366,8 @@ class Submit(NamedTuple):
     widths: dict[int, int]
     #: Task -> seconds that it may run, for those that have a limit.
     limits: dict[int, float]
+    #: Task -> on what terms it is tried again, as fields of a `core.retry.Retry`.
+    retry: dict[int, tuple[Any, ...]]
 
 
 class Cancel(NamedTuple):
@@ -385,7 +389,7 @@ class Drop(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Tasks of one start are final."""
+    """Tasks of one start are final, or attempts at some have ended."""
 
     address: Address
     number: int
@@ -402,6 +406,8 @@ class Ended(NamedTuple):
     roots: dict[int, tuple[int, int]]
     #: Whether these were the last.
     finished: bool
+    #: Task -> all its attempts so far, as in a `Submission`, of those of which there is news.
+    attempts: dict[int, list[tuple[Any, ...]]]
 
 
 class Dump(NamedTuple):

@@ -61,11 +61,14 @@ class Retry(NamedTuple):
 
 def kinds_of(exception: type[BaseException]) -> tuple[str, ...]:
     """Name an exception's class and those that it derives from, as ``except`` compares them."""
-    return tuple(
-        f"{kind.__module__}.{kind.__qualname__}"
-        for kind in exception.__mro__
-        if issubclass(kind, BaseException)
-    )
+    return tuple(_name(kind) for kind in exception.__mro__ if issubclass(kind, BaseException))
+
+
+def _name(kind: type[BaseException]) -> str:
+    module, name = kind.__module__, kind.__qualname__
+    if module == "__main__" or "<" in name:  # it travels by value, and cloudpickle drops the rest
+        name = kind.__name__
+    return f"{module}.{name}"
 
 
 class Holds:

@@ -23,6 +23,7 @@ from alamo_mpi.core.messages import (
     Submit,
 )
 from alamo_mpi.core.program import Program
+from alamo_mpi.core.retry import Retry
 from alamo_mpi.core.states import State
 from alamo_mpi.errors import AlamoError, InternalError
 from alamo_mpi.runtime.blobs import BlobTable
@@ -239,7 +240,9 @@ class Desk:
         count = len(message.arguments)
         states = bytes([State.CANCELLED]) * count
         tasks = list(range(count))
-        ended = Ended(message.address, message.number, tasks, states, None, {}, {}, {}, {}, True)
+        ended = Ended(
+            message.address, message.number, tasks, states, None, {}, {}, {}, {}, True, {}
+        )
         self._send(message.address[0], ended)
 
     def _submission(self, message: Submit, *, record: bool) -> Submission:
@@ -255,6 +258,7 @@ class Desk:
             depth=message.depth,
             widths=message.widths,
         )
+        program.retry = {index: Retry(*terms) for index, terms in message.retry.items()}
         uids, names = message.uids, message.names
         submission = Submission(
             program,

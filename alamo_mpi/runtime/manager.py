@@ -21,6 +21,7 @@ from alamo_mpi.core.events import (
     Finished,
     Interrupted,
     RecallTail,
+    Retried,
     SendChunk,
     Settled,
     Submitted,
@@ -384,7 +385,7 @@ class Manager:
         self.lives.end_abandoned()
         self._ledger.free_unreachable()
         for live in self.roster.batches:
-            if live.scheduler.running:
+            if live.scheduler.needs_ticks:
                 self._handle(live, Ticked())
 
     def _dispatch(self, source: int, message: Any) -> None:
@@ -425,9 +426,9 @@ class Manager:
         if isinstance(command, SendChunk):
             run = self._composer.run(command.chunk, record=live.root.recording)
             self._send(command.chunk.rank, run)
-        elif isinstance(command, Settled):
+        elif isinstance(command, (Settled, Retried)):
             assert message is not None
-            self._ledger.settled(command, message)
+            self._ledger.reported(command, message)
         elif isinstance(command, Unrun):
             self._ledger.unrun(command)
         elif isinstance(command, Finished):
@@ -493,8 +494,6 @@ class Manager:
     def _stop_workers(self) -> None:
         for rank in range(1, self._world.size):
             self._send(rank, Stop())
-
-    # Workers ----------------------------------------------------------------------------------
 
     def _send(self, rank: int, message: Any) -> None:
         self._transport.send(rank, message)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from alamo_mpi.core.messages import Key
+from alamo_mpi.core.messages import INTERRUPTED, Key
+from alamo_mpi.core.record import Attempt
 from alamo_mpi.core.states import State
 from alamo_mpi.errors import CancelledError, DependencyError, InternalError, SerializationError
 from alamo_mpi.runtime.failures import rebuild
@@ -109,6 +110,26 @@ class Outcomes:
             ) from error.__cause__
         # Two threads may come here at once; both get the first one's object.
         return submission.values.setdefault(index, value)
+
+    def attempts(self, submission: Submission, index: int, reason: Reason) -> list[Attempt]:
+        """Return the attempts at a task that have ended, of one that is tried again."""
+        with self._lock:
+            tried = list(submission.attempts.get(index, ()))
+            state = submission.program.states[index]
+        found = []
+        for number, (rank, started, ended, failure) in enumerate(tried, 1):
+            host, error = self._hosts[rank], None
+            if failure is not None:
+                # Of a task that was given up later, the error is not that of its last attempt.
+                last = state == State.FAILED or failure.root == INTERRUPTED
+                if last and number == len(tried):  # the very object that get() raises
+                    error = submission.values.get(index) or self._error(submission, index, reason)
+                    error = submission.values.setdefault(index, error)
+                else:
+                    name = submission.names[index]
+                    error = rebuild(failure, name, submission.uids[index], rank, host)
+            found.append(Attempt(number, rank, host, started, ended, error))
+        return found
 
     def text(self, submission: Submission, index: int, what: str, timeout: float | None) -> str:
         """Return what a task wrote to "stdout" or "stderr"; waits for its end."""

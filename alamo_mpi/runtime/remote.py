@@ -294,6 +294,7 @@ class RemoteService:
             graph_arrays(program.graph),
             dict(program.widths),
             submission.limits,
+            {index: tuple(terms) for index, terms in program.retry.items()},
         )
 
     def cancel(self, live: RemoteBatch, submission: Submission, tasks: list[int] | None) -> None:
