@@ -18,6 +18,7 @@ __all__ = [
     "DDictFrozenError",
     "DDictFullError",
     "DDictTimeoutError",
+    "DeadlockError",
     "DependencyError",
     "GatewayError",
     "InternalError",
@@ -74,6 +75,13 @@ class AlamoError(Exception):
 
 class TaskStateError(AlamoError, RuntimeError):
     """A call that the task or batch does not allow in its present state."""
+
+
+class DeadlockError(TaskStateError):
+    """A wait of a task that would have no end: what it waits for waits for the task itself.
+
+    The message names the tasks of the circle and what each waits for.
+    """
 
 
 class DependencyError(AlamoError):

@@ -14,6 +14,7 @@ from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import explain
 from alamo_mpi.retrying import attempts_of, mark_attempts, refuse_unsafe, retry_terms
 from alamo_mpi.runtime.functions import name_of
+from alamo_mpi.runtime.vigil import endless
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -189,7 +190,8 @@ class Task:
                     "of it.",
                     uid=self._uid,
                 )
-            if not manager.drive(lambda: submission.over, timeout):
+            on = (submission, None) if endless(timeout) else None
+            if not manager.drive(lambda: submission.over, timeout, on):
                 left = submission.program.remaining
                 raise TimeoutError(
                     f"{self._title()} has not ended after {timeout:g} s: {left} of "

@@ -36,6 +36,7 @@ CHAPTERS = {
         "AlamoError",
         "TaskStateError",
         "TaskTimeoutError",
+        "DeadlockError",
         "DependencyError",
         "CancelledError",
         "SerializationError",

@@ -24,7 +24,8 @@ message                 from        to          received by
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
-`Drop`, `Cancel`
+`Drop`, `Cancel`,
+`Waits`
 `Answer`, `Ended`,      manager     client      ``runtime.remote.RemoteService.dispatch``, by way of
 `Over`                                          the ``Worker.dispatch`` of the address's rank
 ======================  ==========  ==========  ====================================================
@@ -79,6 +80,7 @@ __all__ = [
     "Submit",
     "Suspend",
     "Value",
+    "Waits",
     "Wake",
     "tag_of",
 ]
@@ -381,6 +383,19 @@ class Cancel(NamedTuple):
     tasks: list[int] | None
 
 
+class Waits(NamedTuple):
+    """A task waits, or waits no more; answered, by `Answer`, only if that would have no end."""
+
+    address: Address
+    #: Of the answer, counted as for `Ask`.
+    number: int
+    #: The task that waits.
+    uid: int
+    #: ("batch", its number, -1) for the end of that, or ("start", its number, task or -1 for all);
+    #: None: the wait is over.
+    what: tuple[Any, ...] | None
+
+
 class Drop(NamedTuple):
     """Nobody holds these starts of the client's process any more."""
 
@@ -467,6 +482,7 @@ KINDS: tuple[type[Any], ...] = (
     Dump,
     StackText,
     Armed,
+    Waits,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

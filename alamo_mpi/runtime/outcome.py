@@ -14,8 +14,12 @@ from alamo_mpi.errors import CancelledError, DependencyError, InternalError, Ser
 from alamo_mpi.runtime.failures import rebuild
 from alamo_mpi.runtime.packing import ATOMS, private, unpack
 from alamo_mpi.runtime.submission import Decoding, Submission
+from alamo_mpi.runtime.vigil import endless
 
-__all__ = ["Outcomes", "Reason"]
+__all__ = ["Outcomes", "Reason", "Wanted"]
+
+#: What is waited for: the submission and the task of it, None for all; or the handle of a batch.
+Wanted = tuple[Any, "int | None"]
 
 _USUAL = Decoding("utf-8", "replace", False)
 
@@ -32,7 +36,7 @@ class Outcomes:
         The manager's.  A task's state is set a moment before its outcome is stored, both under
         this lock: whoever looks at the state without it may find nothing there.
     drive
-        ``drive(done, timeout)``, waits as `Manager.drive` does.
+        ``drive(done, timeout, on)``, waits as `Manager.drive` does.
     fetch
         ``fetch(rank, key, timeout)``, gets a kept value as `Manager.fetch` does.
     find_blob
@@ -44,7 +48,7 @@ class Outcomes:
     def __init__(
         self,
         lock: threading.RLock,
-        drive: Callable[[Callable[[], bool], float | None], bool],
+        drive: Callable[[Callable[[], bool], float | None, Wanted | None], bool],
         fetch: Callable[[int, Key, float | None], tuple[Any] | None],
         find_blob: Callable[[int], Any],
         hosts: tuple[str, ...],
@@ -170,7 +174,8 @@ class Outcomes:
             with self._lock:
                 return submission.is_final(index)
 
-        if not final() and not self._drive(final, timeout):
+        on = (submission, index) if endless(timeout) else None
+        if not final() and not self._drive(final, timeout, on):
             raise TimeoutError(f"{_title(submission, index)} has not ended after {timeout:g} s")
 
     def _kept(
