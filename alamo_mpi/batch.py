@@ -17,6 +17,7 @@ from alamo_mpi.handle import AsyncDict
 from alamo_mpi.job import job as _job
 from alamo_mpi.placed import _Placed
 from alamo_mpi.process import process as _process
+from alamo_mpi.retrying import RetryOn
 from alamo_mpi.submitting import make_submission
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
@@ -130,6 +131,10 @@ class Batch:
         writes: Accesses = None,
         policy: Policy | None = None,
         timeout: float | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.0,
+        retry_on: RetryOn = None,
+        idempotent: bool = False,
     ) -> _Function:
         """Create a task that calls a function.
 
@@ -155,6 +160,17 @@ class Batch:
             Seconds that the function may run, its own waits included.  Past it, it gets an
             exception at its next bytecode, and ``get()`` raises `TaskTimeoutError`; a function
             inside a long C call notices when that returns.
+        retries : int
+            How often it is tried again after a failure that `retry_on` names; until the last
+            attempt it is unfinished, and its successors wait.  See ``docs/failures.md``.
+        retry_delay : float
+            Seconds before the second attempt, doubled for each further one up to 60; meanwhile it
+            takes no worker.
+        retry_on : exception class or tuple of them, optional
+            By default what is nobody's fault: a lost worker (`WorkerDiedError`) and time-outs
+            (`TaskTimeoutError`, `subprocess.TimeoutExpired`), not what the function raises.
+        idempotent : bool
+            Allow retries of a task that reads what it writes: another attempt does no harm.
 
         Returns
         -------
@@ -166,8 +182,8 @@ class Batch:
         TypeError
             If `func` or `callback_func` cannot be called, or an access is none.
         ValueError
-            If an argument is a task of another batch, `timeout` is not positive, or no worker can
-            honour the policy.
+            If an argument is a task of another batch, a number is out of range, no worker can
+            honour the policy, or the task is to be tried again and reads what it writes.
 
         Notes
         -----
@@ -202,6 +218,8 @@ class Batch:
             task._results_of = given
         if timeout is not None:
             task._timeout = _seconds(timeout)
+        if retries or retry_on is not None or retry_delay:
+            task._try_again(retries, retry_delay, retry_on, idempotent)
         return task
 
     process = _process

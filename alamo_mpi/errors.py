@@ -18,10 +18,12 @@ __all__ = [
     "DDictFrozenError",
     "DDictFullError",
     "DDictTimeoutError",
+    "DeadlockError",
     "DependencyError",
     "GatewayError",
     "InternalError",
     "JobError",
+    "JobTimeoutError",
     "LaunchError",
     "QueueClosedError",
     "QueueDestroyedError",
@@ -31,6 +33,7 @@ __all__ = [
     "SerializationError",
     "TaskStateError",
     "TaskTimeoutError",
+    "WorkerDiedError",
     "WorkersBusyError",
 ]
 
@@ -74,6 +77,13 @@ class TaskStateError(AlamoError, RuntimeError):
     """A call that the task or batch does not allow in its present state."""
 
 
+class DeadlockError(TaskStateError):
+    """A wait of a task that would have no end: what it waits for waits for the task itself.
+
+    The message names the tasks of the circle and what each waits for.
+    """
+
+
 class DependencyError(AlamoError):
     """A task was not run because a task whose data it reads failed; see ``__cause__``."""
 
@@ -94,6 +104,10 @@ class TaskTimeoutError(AlamoError, TimeoutError):
     def __init__(self, message: str = "", *, limit_s: float | None = None, **where: object) -> None:
         super().__init__(message, **where)  # type: ignore[arg-type]
         self.limit_s = limit_s
+
+
+class WorkerDiedError(AlamoError):
+    """The process that ran the task was lost before it had a result."""
 
 
 class SerializationError(AlamoError, pickle.PicklingError):
@@ -149,6 +163,10 @@ class JobError(AlamoError):
     signal: str | None = None
     exception: BaseException | None = None
     stderr: str = ""
+
+
+class JobTimeoutError(JobError, TaskTimeoutError):
+    """A job was ended because it ran longer than its ``timeout``."""
 
 
 class WorkersBusyError(AlamoError, RuntimeError):

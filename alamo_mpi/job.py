@@ -11,6 +11,7 @@ from alamo_mpi.core.launch import LAUNCHES
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.placed import check_can_limit, hosts_of, ranks_for
+from alamo_mpi.retrying import RetryOn
 from alamo_mpi.runtime.confined import Confined, Limits
 from alamo_mpi.task import Accesses, Task, _Function
 
@@ -71,6 +72,7 @@ class _Job(_Function):
         self._function = JobCall(target, terms)
         self._arguments = arguments
         self._results_of = ()
+        self._retry = None
         self._timeout = None  # its own limit is the hub's affair
         self._width = width
         self._ranks: frozenset[int] | None = None
@@ -93,6 +95,10 @@ def job(
     *,
     timeout: float | None = None,
     check: bool = False,
+    retries: int = 0,
+    retry_delay: float = 0.0,
+    retry_on: RetryOn = None,
+    idempotent: bool = False,
 ) -> _Job:
     """Create a task that runs an MPI program, or a callable on several ranks.
 
@@ -123,6 +129,9 @@ def job(
         Seconds after which the job is ended, and fails.
     check : bool
         Whether an exit status other than 0 is an error, `subprocess.CalledProcessError`.
+    retries, retry_delay, retry_on, idempotent
+        As for `function`; time-outs are `JobTimeoutError`, ``retry_on=JobError`` is any end but
+        the program's own.
 
     Returns
     -------
@@ -156,6 +165,7 @@ def job(
         for at, each in enumerate(arguments)
         if isinstance(each, (Task, AsyncDict))
     ]
+    task._try_again(retries, retry_delay, retry_on, idempotent)
     return task
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.placed import ranks_for, refuse_what_is_for_jobs
+from alamo_mpi.retrying import RetryOn
 from alamo_mpi.runtime import packing
 from alamo_mpi.runtime.confined import Limits
 from alamo_mpi.runtime.processes import Invocation, Stream, run_program
@@ -102,6 +103,10 @@ def process(
     check: bool = False,
     timeout: float | None = None,
     policy: Policy | None = None,
+    retries: int = 0,
+    retry_delay: float = 0.0,
+    retry_on: RetryOn = None,
+    idempotent: bool = False,
 ) -> _Process:
     """Create a task that runs a program, with the arguments of `subprocess.Popen`.
 
@@ -142,6 +147,9 @@ def process(
         Seconds after which the program and its process group are ended.
     policy : Policy, optional
         Where and how it runs; see ``docs/processes.md``.
+    retries, retry_delay, retry_on, idempotent
+        As for `function`; ``retry_on=subprocess.CalledProcessError`` with `check` tries again
+        after a status other than 0.
 
     Returns
     -------
@@ -152,8 +160,8 @@ def process(
     ------
     TypeError, ValueError, LookupError
         For what is no argument of `subprocess.Popen`, or cannot cross to another process: open
-        files, descriptors, ``pass_fds``, and the arguments for Windows; and for a policy that no
-        worker can honour.
+        files, descriptors, ``pass_fds``, and the arguments for Windows; for a policy that no worker
+        can honour; and for retries of a program that reads what it writes.
     SerializationError
         If `preexec_fn` cannot be pickled.
 
@@ -197,7 +205,9 @@ def process(
     )
     decoding = _decoding(encoding, errors, bool(text or universal_newlines))
     callback = (callback_func, callback_args)
-    return _Process(self, invocation, decoding, *callback, reads, writes, ranks)
+    task = _Process(self, invocation, decoding, *callback, reads, writes, ranks)
+    task._try_again(retries, retry_delay, retry_on, idempotent)
+    return task
 
 
 def _refuse_what_cannot_cross(

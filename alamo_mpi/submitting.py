@@ -12,6 +12,7 @@ from alamo_mpi.runtime.prepare import Calls
 from alamo_mpi.task import Task, _Compiled, _Function
 
 if TYPE_CHECKING:
+    from alamo_mpi.core.retry import Retry
     from alamo_mpi.runtime.service import BatchHandle, BatchService
     from alamo_mpi.runtime.submission import Submission
 
@@ -54,13 +55,17 @@ def make_submission(
     submission = service.preparer.submission(calls, graph, inputs, record=record)
     if locality is not None:
         locality.note(submission.program)
+    retry: dict[int, Retry] = {}
     for index, each in enumerate(tasks):
         if each._callback is not None:
             submission.callbacks[index] = each._callback
         if each._timeout is not None:
             submission.limits[index] = each._timeout
+        if each._retry is not None:
+            retry[index] = each._retry
         if type(each) is not _Function:
             each._enter(submission, index)
+    submission.program.retry = retry
     submission.callbacks_left = len(submission.callbacks)
     if isinstance(task, _Compiled) and task._callback is not None:
         submission.callback = task._callback

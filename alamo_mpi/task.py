@@ -12,13 +12,17 @@ from alamo_mpi.core.states import State
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
 from alamo_mpi.inference import explain
+from alamo_mpi.retrying import attempts_of, mark_attempts, refuse_unsafe, retry_terms
 from alamo_mpi.runtime.functions import name_of
+from alamo_mpi.runtime.vigil import endless
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from alamo_mpi.batch import Batch
     from alamo_mpi.core.graph import Graph
+    from alamo_mpi.core.record import Attempt
+    from alamo_mpi.core.retry import Retry
     from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["Task"]
@@ -186,7 +190,8 @@ class Task:
                     "of it.",
                     uid=self._uid,
                 )
-            if not manager.drive(lambda: submission.over, timeout):
+            on = (submission, None) if endless(timeout) else None
+            if not manager.drive(lambda: submission.over, timeout, on):
                 left = submission.program.remaining
                 raise TimeoutError(
                     f"{self._title()} has not ended after {timeout:g} s: {left} of "
@@ -278,6 +283,15 @@ class Task:
         """Handle of the text that the task writes to stderr."""
         return AsyncDict(self, "stderr")
 
+    @property
+    def attempts(self) -> list[Attempt] | dict[int, list[Attempt]]:
+        """The attempts at the task that have ended, if it was made with ``retries=``.
+
+        A list of records (number, rank, host, started, ended, error), empty for a task without
+        retries; of a compiled task a dictionary of lists by uid, of its subtasks with retries.
+        """
+        return attempts_of(self, compiled=isinstance(self, _Compiled))
+
     def dump_dag(self, file_name: str | os.PathLike[str]) -> None:
         """Draw the dependency graph of a compiled task, before or after it ran.
 
@@ -308,6 +322,7 @@ class Task:
         names = [f"{task._uid} {task._name()}" for task in subtasks]
         states = None
         if self._submission is not None:
+            mark_attempts(names, self._submission)
             program = self._submission.program
             states = [State(program.states[i]).name.lower() for i in range(program.ntasks)]
         draw(graph, names, os.fspath(file_name), states=states)
@@ -394,7 +409,7 @@ class Task:
 class _Function(Task):
     """A call of a Python function."""
 
-    __slots__ = ("_arguments", "_function", "_results_of", "_timeout")
+    __slots__ = ("_arguments", "_function", "_results_of", "_retry", "_timeout")
 
     def __init__(
         self,
@@ -411,8 +426,20 @@ class _Function(Task):
         self._arguments = arguments
         #: Seconds that it may run; None for as long as it likes.
         self._timeout: float | None = None
+        #: On what terms it is tried again, if it is.
+        self._retry: Retry | None = None
         #: (argument index, task whose result goes there).
         self._results_of: Sequence[tuple[int, Task]] = ()
+
+    def _declare(self, declared: DataAccess) -> None:
+        if self._retry is not None:
+            refuse_unsafe(self._retry, (*self._accesses, declared), self._title())
+        Task._declare(self, declared)
+
+    def _try_again(self, *terms: Any) -> None:
+        """Note on what terms it is tried again: arguments of `retry_terms`."""
+        self._retry = retry_terms(*terms)
+        refuse_unsafe(self._retry, self._accesses, self._title())
 
     def _name(self) -> str:
         return name_of(self._function)

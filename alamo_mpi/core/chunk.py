@@ -103,6 +103,8 @@ class Chunk:
         fresh = ready.pop_range(room)
         returned: list[int] = []  # tasks that a worker gave back are held one by one
         while not fresh and ready.count and len(returned) < room:
+            if returned and not ready.has_for(self.rank):
+                break  # the rest is kept for others
             index = ready.pop(self.rank)
             states[index] = _RUNNING
             returned.append(index)
@@ -218,7 +220,7 @@ class _Walk:
             needs[position] = tuple(raw)
         self.chain = None
         graph = program.graph
-        if graph is None:
+        if graph is None or index in program.retry:  # tried again, it is not through here
             return
         met, waiting, succ = self._met, program.waiting, graph.succ
         for edge in range(graph.succ_start[index], graph.succ_start[index + 1]):

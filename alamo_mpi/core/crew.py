@@ -139,6 +139,20 @@ class Crew:
                 return worker.rank
         return None
 
+    def other_than(self, ranks: Sequence[int]) -> int | None:
+        """Return a worker for what has failed on these, in that order; None if there is no other.
+
+        An idle one if there is one on which it has not failed, else whichever comes next, else one
+        on which it has failed longer ago than on the last.
+        """
+        fresh = [rank for rank in reversed(self._idle) if rank not in ranks]
+        if fresh:
+            return fresh[0]
+        later = sorted(self.workers, key=lambda rank: (rank <= ranks[-1], rank))
+        others = [rank for rank in later if rank not in ranks]
+        others += [rank for rank in later if rank in ranks[:-1] and rank != ranks[-1]]
+        return others[0] if others else None
+
     def next_after_job(self) -> int | None:
         """Return an idle worker that a job was the last to have, None if there is none."""
         return next((rank for rank in self._idle if self.workers[rank].after_job), None)
@@ -237,7 +251,7 @@ class Crew:
         worker.since = now
         if worker.behind and not worker.chunks:
             worker.patience_s *= 2
-            if worker.resumed is None:
+            if rank in self._idle:  # else a task has resumed there, or a job has taken it since
                 self._idle.move_to_end(rank, last=False)
         self._expect_from(worker)
 

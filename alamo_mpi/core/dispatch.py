@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 
 from alamo_mpi.core.chunk import LONGEST_S, SHORTEST_S, Chunk
 from alamo_mpi.core.crew import Crew
@@ -196,8 +196,13 @@ class Dispatch:
 
     # Invariants -------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self, held: Collection[tuple[int, int]] = ()) -> None:
         """Assert the invariants; O(tasks), for tests.
+
+        Parameters
+        ----------
+        held
+            Program number and task, of those between two attempts.
 
         Raises
         ------
@@ -205,7 +210,7 @@ class Dispatch:
             Naming the first contradiction.
         """
         apart = Counter(self._jobs.waiting()) + Counter(self._pinned.waiting())
-        check_programs(self._programs, self.chunks, self._nready, apart)
+        check_programs(self._programs, self.chunks, self._nready, apart, held)
         self._jobs.check(len(self.crew.workers))
         self._pinned.check(self.crew.workers)
         self.crew.check()

@@ -22,6 +22,7 @@ __all__ = [
     "Progressed",
     "RecallTail",
     "Resumed",
+    "Retried",
     "SendChunk",
     "Settled",
     "Submitted",
@@ -45,6 +46,8 @@ class Failed(NamedTuple):
     state: State
     #: Position in the chunk of the failed task that made this one skipped; -1: it failed itself.
     root: int = -1
+    #: What it raised, if it failed itself: see `core.retry.kinds_of`.
+    kinds: tuple[str, ...] = ()
 
 
 class Progressed(NamedTuple):
@@ -130,6 +133,15 @@ class Settled(NamedTuple):
     rank: int
 
 
+class Retried(NamedTuple):
+    """A task of a `Progressed` event has failed and is tried again; offset as in the event."""
+
+    program: Program
+    task: int
+    offset: int
+    rank: int
+
+
 class Unrun(NamedTuple):
     """A task will not be run: SKIPPED, with the failed task at the root, or CANCELLED."""
 
@@ -145,4 +157,4 @@ class Finished(NamedTuple):
     program: Program
 
 
-Command = SendChunk | RecallTail | Interrupted | Settled | Unrun | Finished
+Command = SendChunk | RecallTail | Interrupted | Settled | Retried | Unrun | Finished

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from alamo_mpi.core.chunk import Chunk
 from alamo_mpi.core.program import Program
@@ -17,6 +17,7 @@ def check_programs(
     chunks: Mapping[int, Chunk],
     nready: int,
     apart: Mapping[int, int],
+    held: Collection[tuple[int, int]] = (),
 ) -> None:
     """Hold states, ready sets, counters and chunks against each other; O(tasks).
 
@@ -30,6 +31,8 @@ def check_programs(
         How many tasks are thought to be ready, in the ready sets.
     apart
         Number of ready tasks of each program that wait elsewhere: jobs, and what not all may run.
+    held
+        Program number and task, of those between two attempts.
 
     Raises
     ------
@@ -46,12 +49,15 @@ def check_programs(
     expect(len(sent) == len(on_workers), "no task is on two workers")
     for program in programs.values():
         mine = {index for pid, index in sent if pid == program.pid}
-        _check_program(program, mine, apart.get(program.pid, 0))
+        resting = {index for pid, index in held if pid == program.pid}
+        _check_program(program, mine, apart.get(program.pid, 0), resting)
+    gone = {pid for pid, _ in held} - programs.keys()
+    expect(not gone, f"programs with held tasks are there, not {gone}")
     ready = sum(program.ready.count for program in programs.values())
     expect(nready == ready, f"{nready} tasks are ready, not {ready}")
 
 
-def _check_program(program: Program, sent: set[int], napart: int) -> None:
+def _check_program(program: Program, sent: set[int], napart: int, held: set[int]) -> None:
     states = program.states[: program.ntasks]
     nready = states.count(State.READY) - napart
     expect(program.ready.count == nready, "the ready set holds the ready tasks", program)
@@ -62,8 +68,10 @@ def _check_program(program: Program, sent: set[int], napart: int) -> None:
     for index, state in enumerate(states):
         running = state == State.RUNNING
         expect((index in sent) == running, f"task {index} runs as it is sent", program)
-        waiting = state != State.WAITING or program.waiting[index] > 0
-        expect(waiting, f"task {index} waits for somebody", program)
+        expected = bool(program.waiting) and program.waiting[index] > 0
+        waiting = state != State.WAITING or (index in held) != expected
+        expect(waiting, f"task {index} waits, for somebody or for its next attempt", program)
+        expect(index not in held or state == State.WAITING, f"task {index} is held", program)
 
 
 def expect(truth: bool, what: str, program: Program | None = None) -> None:

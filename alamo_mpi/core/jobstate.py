@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["PATIENCE_S", "Fault", "JobState"]
+__all__ = ["PATIENCE_S", "Fault", "JobState", "out_of_time"]
 
 #: Seconds that ranks have to end by themselves after one has left them.
 PATIENCE_S = 1.0
@@ -32,6 +32,13 @@ class Fault(NamedTuple):
     did: str
     #: Its exit status, negative for a signal, where it had one.
     status: int | None = None
+    #: The time that the job had, if it is that which was over.
+    limit_s: float | None = None
+
+
+def out_of_time(limit_s: float) -> Fault:
+    """Return the fault of a job whose time is over."""
+    return Fault(-1, f"did not end within its timeout of {limit_s:g} s", limit_s=limit_s)
 
 
 class JobState:
@@ -72,6 +79,11 @@ class JobState:
         """Note a failure; only the first one counts."""
         if self.fault is None:
             self.fault = Fault(rank, did, status)
+
+    def late(self, limit_s: float) -> None:
+        """Note that the job's time is over; only the first failure counts."""
+        if self.fault is None:
+            self.fault = out_of_time(limit_s)
 
     def ended(self, rank: int, status: int, now: float, *, told: bool = False) -> None:
         """Note that a rank's process has ended.

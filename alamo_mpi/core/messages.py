@@ -24,7 +24,8 @@ message                 from        to          received by
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
-`Drop`, `Cancel`
+`Drop`, `Cancel`,
+`Waits`
 `Answer`, `Ended`,      manager     client      ``runtime.remote.RemoteService.dispatch``, by way of
 `Over`                                          the ``Worker.dispatch`` of the address's rank
 ======================  ==========  ==========  ====================================================
@@ -79,6 +80,7 @@ __all__ = [
     "Submit",
     "Suspend",
     "Value",
+    "Waits",
     "Wake",
     "tag_of",
 ]
@@ -107,6 +109,8 @@ class Failure(NamedTuple):
     pickled: bytes | None
     #: `OWN`, `INTERRUPTED`, or for a skipped task the position in its chunk of the one at the root.
     root: int
+    #: What the exception is, see `core.retry.kinds_of`.
+    kinds: tuple[str, ...] = ()
 
 
 class Run(NamedTuple):
@@ -364,6 +368,8 @@ class Submit(NamedTuple):
     widths: dict[int, int]
     #: Task -> seconds that it may run, for those that have a limit.
     limits: dict[int, float]
+    #: Task -> on what terms it is tried again, as fields of a `core.retry.Retry`.
+    retry: dict[int, tuple[Any, ...]]
 
 
 class Cancel(NamedTuple):
@@ -377,6 +383,19 @@ class Cancel(NamedTuple):
     tasks: list[int] | None
 
 
+class Waits(NamedTuple):
+    """A task waits, or waits no more; answered, by `Answer`, only if that would have no end."""
+
+    address: Address
+    #: Of the answer, counted as for `Ask`.
+    number: int
+    #: The task that waits.
+    uid: int
+    #: ("batch", its number, -1) for the end of that, or ("start", its number, task or -1 for all);
+    #: None: the wait is over.
+    what: tuple[Any, ...] | None
+
+
 class Drop(NamedTuple):
     """Nobody holds these starts of the client's process any more."""
 
@@ -385,7 +404,7 @@ class Drop(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Tasks of one start are final."""
+    """Tasks of one start are final, or attempts at some have ended."""
 
     address: Address
     number: int
@@ -402,6 +421,8 @@ class Ended(NamedTuple):
     roots: dict[int, tuple[int, int]]
     #: Whether these were the last.
     finished: bool
+    #: Task -> all its attempts so far, as in a `Submission`, of those of which there is news.
+    attempts: dict[int, list[tuple[Any, ...]]]
 
 
 class Dump(NamedTuple):
@@ -461,6 +482,7 @@ KINDS: tuple[type[Any], ...] = (
     Dump,
     StackText,
     Armed,
+    Waits,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.placement import ReadySet
+from alamo_mpi.core.retry import Retry
 from alamo_mpi.core.states import State
 
 __all__ = ["DEPTH_SHIFT", "Program"]
@@ -70,8 +71,10 @@ class Program:
         "ready_at",
         "remaining",
         "resident",
+        "retry",
         "spreads",
         "states",
+        "tried",
         "waiting",
         "watchers",
         "widths",
@@ -124,6 +127,10 @@ class Program:
         self.watchers: dict[int, list[tuple[Program, int]]] = {}
         #: Task -> time at which it became ready; None if nobody asked, or all were from the start.
         self.ready_at: dict[int, float] | None = {} if record and graph is not None else None
+        #: Task -> on what terms it is tried again; set by whoever submits it.
+        self.retry: Mapping[int, Retry] = {}
+        #: Task -> ranks on which its attempts have failed, of those that are tried again.
+        self.tried: dict[int, list[int]] = {}
         #: Whether the scheduler has this program in its queue of programs with ready tasks.
         self.queued = False
         if graph is None:

@@ -15,7 +15,8 @@ them in order.  The rules:
 5. Who gets the next chunk, and who is asked to give back what it has not started, `crew` says.
 6. The chunk of a task that waits is *suspended*: one task is left of it, and it takes no place on
    its worker until that task runs again (resumed).
-7. A task that takes several workers at once, a job, is a chunk of its own; see `gang`.  So is one
+7. A task that has failed may be tried again, and is not final before its last attempt; see `retry`.
+8. A task that takes several workers at once, a job, is a chunk of its own; see `gang`.  So is one
    that only some workers may run; see `pinned`.
 
 ``Scheduler.check`` asserts the invariants; the tests call it after every event.
@@ -37,6 +38,7 @@ from alamo_mpi.core.events import (
     Progressed,
     RecallTail,
     Resumed,
+    Retried,
     SendChunk,
     Settled,
     Submitted,
@@ -47,6 +49,7 @@ from alamo_mpi.core.events import (
 )
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.program import Program
+from alamo_mpi.core.retry import Holds, sift
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import InternalError
 
@@ -65,6 +68,8 @@ _UNNUMBERED = 0
 
 #: Results smaller than this do not tie their readers to the worker that holds them.
 _HEAVY_NBYTES = 1 << 16
+#: More than any result: no datum ties a task to the worker on which it has failed.
+_AWAY_NBYTES = 1 << 62
 
 
 class Scheduler:
@@ -86,6 +91,8 @@ class Scheduler:
         self._dispatch = Dispatch(ranks, self._durations, self._programs)
         self._crew = self._dispatch.crew
         self._chunks = self._dispatch.chunks
+        #: Tasks between two attempts.
+        self._held = Holds()
         self._now = 0.0
         self._terminated = False
         self._commands: list[Command] = []
@@ -133,6 +140,8 @@ class Scheduler:
             del self._programs[program.pid]
             self._commands.append(Finished(program))
         self._ended.clear()
+        if self._held:
+            self._end_holds()
         self._commands += map(SendChunk, self._dispatch.fill(now))
         if not self._terminated:
             rank = self._dispatch.recall(now)
@@ -150,6 +159,16 @@ class Scheduler:
     def running(self) -> int:
         """Number of answers that workers owe: chunks under way, and recalls."""
         return self._dispatch.running
+
+    @property
+    def held(self) -> dict[tuple[int, int], float]:
+        """Tasks between two attempts: program number and task -> when the next one is due."""
+        return self._held.untils()
+
+    @property
+    def needs_ticks(self) -> bool:
+        """Whether time alone can change anything."""
+        return self.running > 0 or len(self._held) > 0
 
     @property
     def chunks(self) -> list[Chunk]:
@@ -191,6 +210,9 @@ class Scheduler:
             for kind, (count, seconds) in event.seconds.items():
                 self._durations.observe(kind, count, seconds)
         for program, indices, offset in chunk.advance(event.ended):
+            if program.retry and event.failures:
+                self._settle_or_hold(chunk, program, indices, offset, event)
+                continue
             self._commands.append(Settled(program, indices, offset, chunk.rank))
             if program.graph is None and not event.failures and not program.watchers:
                 self._settle_all(program, indices)
@@ -278,6 +300,36 @@ class Scheduler:
             for index in indices:
                 states[index] = _DONE
         self._count_down(program, len(indices))
+
+    def _settle_or_hold(
+        self,
+        chunk: Chunk,
+        program: Program,
+        indices: Sequence[int],
+        offset: int,
+        event: Progressed,
+    ) -> None:
+        """Settle tasks, but hold those that are tried again."""
+        again, parts, event = sift(program, indices, offset, event, all_over=self._terminated)
+        # Predecessors first: who is held waits for nobody, and must not be released by them.
+        for part, at in parts:
+            self._commands.append(Settled(program, part, at, chunk.rank))
+            self._settle_each(chunk, program, part, at, event)
+        for index, at, delay_s in again:
+            program.states[index] = _WAITING
+            program.tried.setdefault(index, []).append(chunk.rank)
+            self._held.push(program, index, self._now + delay_s)
+            self._commands.append(Retried(program, index, at, chunk.rank))
+
+    def _end_holds(self) -> None:
+        """Make tasks ready whose time has come, each kept for a worker that is new to it."""
+        for program, index in self._held.pop_due(self._now):
+            other = self._crew.other_than(program.tried[index])
+            if other is not None:
+                program.homes[index] = _AWAY_NBYTES, other
+            if program.ready_at is None:
+                program.ready_at = {}
+            self._release(program, index)
 
     def _settle_each(
         self,
@@ -389,6 +441,8 @@ class Scheduler:
         Returns those that wait for nobody: who is ordered after them has to hear of it.
         """
         self._dispatch.drop(program, tasks)
+        if self._held:
+            self._held.drop(program, tasks)
         loose = []
         for index in range(program.ntasks) if tasks is None else sorted(tasks):
             if program.states[index] < _RUNNING:
@@ -427,4 +481,4 @@ class Scheduler:
         InternalError
             Naming the first contradiction.
         """
-        self._dispatch.check()
+        self._dispatch.check(self._held.untils().keys())

@@ -24,7 +24,7 @@ class Telemetry:
     Parameters
     ----------
     records : iterable of TaskRecord
-        One for each task that has ended.
+        One for each task that has ended, and for each attempt that another one followed.
 
     Examples
     --------
@@ -43,11 +43,13 @@ class Telemetry:
     def rows(self) -> list[dict[str, int | float | str]]:
         """Return one dictionary for each task, in the order in which the tasks were recorded.
 
+        A task that was tried again has one for each attempt, all but the last ``"retried"``.
+
         Returns
         -------
         list of dict
             Keys are the attributes of `TaskRecord`: ``uid, name, submitted, ready, started, ended``
-            (seconds since the epoch), ``rank, host, bytes_in, bytes_out, status``.
+            (seconds since the epoch), ``rank, host, bytes_in, bytes_out, status, attempt``.
         """
         return [record._asdict() for record in self._records]
 

@@ -108,6 +108,7 @@ def _task(record: TaskRecord, pid: int, tid: int, epoch: float) -> Event:
         "args": {
             "uid": record.uid,
             "status": record.status,
+            "attempt": record.attempt,
             "queue_wait_s": round(max(0.0, record.started - record.ready), 9),
             "bytes_in": record.bytes_in,
             "bytes_out": record.bytes_out,

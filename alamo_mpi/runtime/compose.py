@@ -80,7 +80,8 @@ class Composer:
             definitions=self._definitions(kinds, chunk.rank),
             blobs=blobs,
             uids=uids[0] if isinstance(uids, range) else list(uids),
-            record=record,
+            # When attempts began and ended is told of tasks that are tried again.
+            record=record or any(program.retry for program, _ in chunk.parts),
             depth=max(program.depth for program, _ in chunk.parts),
             gang=chunk.gang,
             limits=limits,

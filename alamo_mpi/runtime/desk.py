@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -21,11 +22,14 @@ from alamo_mpi.core.messages import (
     Over,
     Register,
     Submit,
+    Waits,
 )
 from alamo_mpi.core.program import Program
+from alamo_mpi.core.retry import Retry
 from alamo_mpi.core.states import State
-from alamo_mpi.errors import AlamoError, InternalError
+from alamo_mpi.errors import AlamoError, DeadlockError, InternalError
 from alamo_mpi.runtime.blobs import BlobTable
+from alamo_mpi.runtime.circles import Circles
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK, FunctionTable
 from alamo_mpi.runtime.lives import Lives
 from alamo_mpi.runtime.prepare import Preparer
@@ -33,6 +37,8 @@ from alamo_mpi.runtime.roster import LiveBatch, Roster
 from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["Acts", "Client", "Desk", "Tables"]
+
+logger = logging.getLogger(__name__)
 
 
 class Client(NamedTuple):
@@ -92,6 +98,8 @@ class Desk:
         self._lives = lives
         self._tables = tables
         self._acts = acts
+        #: Who waits for whom, of all tasks.
+        self.circles = Circles(roster)
         #: Clients that have not left, with their batches.
         self.clients: dict[Client, LiveBatch] = {}
         #: Starts that their clients still hold, or may.
@@ -117,6 +125,8 @@ class Desk:
             self._cancel(message)
         elif isinstance(message, Ask):
             self._ask(message)
+        elif isinstance(message, Waits):
+            self._waits(message)
         else:
             return False
         return True
@@ -131,6 +141,12 @@ class Desk:
             else:
                 names.append("a client on rank 0")
         return ", ".join(names)
+
+    def name_open(self, live: LiveBatch, hosts: tuple[str, ...]) -> None:
+        """Say in the log which clients somebody waits for to close a batch that is done."""
+        if not live.busy and not live.lifecycle.all_closed:
+            names = self.named(live, hosts)
+            logger.warning("%s is done, but join() waits for %s to call close().", live, names)
 
     def over(self, live: LiveBatch) -> None:
         """Tell the clients of a batch that it was terminated; they are none any more."""
@@ -198,6 +214,23 @@ class Desk:
             self._answer(ask, error, None)
         self.answer_joins()
 
+    def _waits(self, message: Waits) -> None:
+        if message.what is None:
+            self.circles.end(message.uid)
+            return
+        wanted: LiveBatch | Submission | None
+        kind, number, *task = message.what
+        if kind == "batch":
+            wanted = self._roster.find(number)
+        else:
+            wanted = self._held.get(message.address, {}).get(number)
+        if wanted is None:
+            return
+        try:
+            self.circles.begin(message.uid, wanted, *(each for each in task if each >= 0))
+        except DeadlockError as error:
+            self._answer(message, error, None)
+
     def _cancel(self, message: Cancel) -> None:
         live = self._roster.find(message.batch)
         if live is None:
@@ -209,7 +242,7 @@ class Desk:
         if submission is not None:
             self._lives.cancel(live, submission, message.tasks)
 
-    def _answer(self, ask: Ask, error: AlamoError | None, value: Any) -> None:
+    def _answer(self, ask: Ask | Waits, error: AlamoError | None, value: Any) -> None:
         told = None if error is None else (type(error).__name__, str(error))
         self._send(ask.address[0], Answer(ask.address, ask.number, told, value))
 
@@ -239,7 +272,9 @@ class Desk:
         count = len(message.arguments)
         states = bytes([State.CANCELLED]) * count
         tasks = list(range(count))
-        ended = Ended(message.address, message.number, tasks, states, None, {}, {}, {}, {}, True)
+        ended = Ended(
+            message.address, message.number, tasks, states, None, {}, {}, {}, {}, True, {}
+        )
         self._send(message.address[0], ended)
 
     def _submission(self, message: Submit, *, record: bool) -> Submission:
@@ -255,6 +290,7 @@ class Desk:
             depth=message.depth,
             widths=message.widths,
         )
+        program.retry = {index: Retry(*terms) for index, terms in message.retry.items()}
         uids, names = message.uids, message.names
         submission = Submission(
             program,

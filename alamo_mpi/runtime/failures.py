@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import traceback
 
-from alamo_mpi.core.messages import Failure
+from alamo_mpi.core.messages import OWN, Failure
+from alamo_mpi.core.retry import kinds_of
 from alamo_mpi.errors import RemoteError, RemoteTraceback, SerializationError, TaskTimeoutError
 from alamo_mpi.runtime.packing import dumps, loads
 
@@ -40,7 +41,8 @@ def describe(error: BaseException, skip: int = 1) -> Failure:
             pickled = dumps(error)
         except SerializationError as failure:
             message = f"{message} ({failure})"
-    return Failure(f"{kind.__module__}.{kind.__qualname__}", message, text, pickled, -1)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return Failure(name, message, text, pickled, OWN, kinds_of(kind))
 
 
 def rebuild(failure: Failure, task: str, uid: int, rank: int, host: str) -> BaseException:

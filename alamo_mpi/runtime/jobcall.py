@@ -73,8 +73,7 @@ class JobCall:
         assert work is not None
         if terms.launch == "ranks":
             return self._on_ranks(site, work, arguments)
-        # Chunks of two batches may have one number; tasks have not.
-        gang, job = work.run.gang, terms.uid
+        gang, job = work.run.gang, _number(work, terms.uid)
         site.job = job
         hosts = [site.world.hosts[rank] for rank in gang]
         launcher = launcher_of(terms.launch, site, job)
@@ -100,7 +99,7 @@ class JobCall:
         assert callable(self._target)
         terms = self._terms
         call = RanksCall(terms.uid, self.__name__, self._target, arguments, terms.timeout_s)
-        return run_on_ranks(site, work.run.gang, terms.uid, call)
+        return run_on_ranks(site, work.run.gang, _number(work, terms.uid), call)
 
     def _parts(self, site: JobSite, gang: Sequence[int], arguments: Sequence[Any]) -> list[Part]:
         """Return what each rank runs; not every launcher gives it its worker's environment."""
@@ -153,3 +152,11 @@ class JobCall:
         tail = hub.output.tail(rank) if rank >= 0 else ""
         blame = Blame(terms.uid, self.__name__, len(gang), host, fault, exception, tail, said)
         return blame.error()
+
+
+def _number(work: Work, uid: int) -> int:
+    """Return the number of a job: what is said of an earlier attempt at it is not of this one.
+
+    Chunks of two batches may have one number; tasks have not, but a task that is tried again.
+    """
+    return work.run.chunk << 64 | uid

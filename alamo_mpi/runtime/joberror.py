@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from alamo_mpi.core.jobstate import Fault
 from alamo_mpi.core.messages import Failure
-from alamo_mpi.errors import JobError, SerializationError
+from alamo_mpi.errors import JobError, JobTimeoutError, SerializationError
 from alamo_mpi.runtime.failures import rebuild
 from alamo_mpi.runtime.packing import dumps
 
@@ -31,7 +31,7 @@ class Blame(NamedTuple):
 
     def error(self) -> JobError:
         """Return the error, as whole sentences and as attributes."""
-        rank, did, status = self.fault
+        rank, did, status, limit_s = self.fault
         number = -status if status is not None and status < 0 and rank >= 0 else 0
         if number:
             did = f"was ended by {_signal_name(number)}"
@@ -44,7 +44,10 @@ class Blame(NamedTuple):
             text += f" Its launcher says:\n{self.said}"
         if self.tail:
             text += f" Its stderr ends with:\n{self.tail}"
-        error = JobError(text, uid=self.uid, task_name=self.name, host=self.host)
+        error = JobError(text)
+        if limit_s is not None:
+            error = JobTimeoutError(text, limit_s=limit_s)
+        error.uid, error.task_name, error.host = self.uid, self.name, self.host
         error.rank = rank if rank >= 0 else None
         error.status, error.stderr, error.exception = status, self.tail, self.exception
         error.signal = _signal_name(number) if number else None

@@ -146,7 +146,7 @@ class Hub:
             now = time.monotonic()
             self.state.check(now)
             if timeout_s is not None and now > started + timeout_s:
-                self.state.fail(-1, f"did not end within its timeout of {timeout_s:g} s")
+                self.state.late(timeout_s)
             told = problem()
             if not self.connected:
                 self._check_start(now - started, told)

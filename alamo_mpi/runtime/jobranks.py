@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alamo_mpi.core.jobstate import Fault
+from alamo_mpi.core.jobstate import Fault, out_of_time
 from alamo_mpi.core.messages import Failure, Interrupt, Join, Part, Run
 from alamo_mpi.errors import JobError
 from alamo_mpi.mpi.world import Communicator
@@ -91,7 +91,7 @@ class Leading:
         """Notice that time is over, or that a failed job does not end; called now and then."""
         now, timeout_s = time.monotonic(), self._call.timeout_s
         if self.fault is None and timeout_s is not None and now > self._since + timeout_s:
-            self.fail(Fault(-1, f"did not end within its timeout of {timeout_s:g} s"))
+            self.fail(out_of_time(timeout_s))
         if self.fault is not None and now > self._failed_at + STUCK_S and not self.complete:
             waiting = [self._gang[r] for r in range(len(self._gang)) if r not in self.parts]
             self._site.give_up(

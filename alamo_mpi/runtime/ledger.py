@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from alamo_mpi.core.events import Settled, Unrun
+from alamo_mpi.core.events import Retried, Settled, Unrun
 from alamo_mpi.core.messages import Forget, Progress
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import State
@@ -83,13 +83,23 @@ class Ledger:
                     rank, nbytes = producer.kept[there]
                     program.prefer(index, nbytes, rank)
 
-    def settled(self, command: Settled, message: Progress) -> None:
-        """Store what a worker says about tasks that have ended."""
+    def reported(self, command: Settled | Retried, message: Progress) -> None:
+        """Take in what a worker says about tasks that have ended, or about an attempt at one."""
+        if isinstance(command, Settled):
+            self._settled(command, message)
+        else:
+            self._retried(command, message)
+
+    def _settled(self, command: Settled, message: Progress) -> None:
         submission = self.submissions[command.program.pid]
         live = self._live_of[command.program.pid]
         indices, program = command.indices, command.program
         had_kept = bool(submission.kept or submission.streams)
         submission.store(message, indices, command.offset, command.rank)
+        if program.retry:
+            for at, index in enumerate(indices, command.offset):
+                if index in program.retry and program.states[index] != State.SKIPPED:
+                    submission.note_attempt(message, index, at, command.rank)
         if message.failures:
             for index in indices:
                 if program.states[index] == State.SKIPPED:
@@ -108,6 +118,20 @@ class Ledger:
             for index in indices:
                 if index in submission.callbacks:
                     self.callbacks.settled(submission, index)
+
+    def _retried(self, command: Retried, message: Progress) -> None:
+        program, index, at, rank = command
+        submission, live = self.submissions[program.pid], self._live_of[program.pid]
+        attempt = submission.note_attempt(message, index, at, rank)
+        if live.recorder is not None:
+            live.recorder.retried(submission, index, attempt)
+        # What it has written is nobody's: that of the last attempt counts.
+        written = zip(("stdout", "stderr"), message.streams.get(at, ()), strict=False)
+        kept = [(submission.uids[index], what) for what, data in written if isinstance(data, int)]
+        if kept:
+            self._send(rank, Forget([], kept))
+        if submission.origin is not None:
+            self._relay.attempted(submission, index)
 
     def unrun(self, command: Unrun) -> None:
         """Note that a task will not be run."""

@@ -9,7 +9,6 @@ lock; callbacks, and the tasks of a world of one rank, run outside of it.
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -21,6 +20,7 @@ from alamo_mpi.core.events import (
     Finished,
     Interrupted,
     RecallTail,
+    Retried,
     SendChunk,
     Settled,
     Submitted,
@@ -57,7 +57,7 @@ from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
 from alamo_mpi.runtime.lives import Lives
 from alamo_mpi.runtime.local import LocalOutput, local_worker
-from alamo_mpi.runtime.outcome import Outcomes
+from alamo_mpi.runtime.outcome import Outcomes, Wanted
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch, Roster
@@ -68,11 +68,10 @@ from alamo_mpi.runtime.stall import Sight, watchdog
 from alamo_mpi.runtime.submission import Submission
 from alamo_mpi.runtime.translate import event_of
 from alamo_mpi.runtime.turn import released, seat
+from alamo_mpi.runtime.vigil import endless
 from alamo_mpi.runtime.worker import Worker
 
 __all__ = ["Manager"]
-
-logger = logging.getLogger(__name__)
 
 #: How often the schedulers hear that time has passed, while something runs.
 _TICK_S = 1e-3
@@ -113,7 +112,8 @@ class Manager:
         self._world = world
         self.lock = threading.RLock()
         self._transport = Transport(world)
-        pool.wake_with(self._transport.send)
+        self._send = self._transport.send
+        pool.wake_with(self._send)
         workers = tuple(range(1, world.size)) if world.size > 1 else (0,)
         self.roster = Roster(workers)
         functions, blobs = FunctionTable(), BlobTable()
@@ -235,7 +235,9 @@ class Manager:
         self.lives.share_search_path()
         self._handle(live, Submitted(submission.program))
 
-    def drive(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+    def drive(
+        self, done: Callable[[], bool], timeout: float | None = None, on: Wanted | None = None
+    ) -> bool:
         """Run the manager's loop on this thread until `done`; return whether it is.
 
         Parameters
@@ -244,16 +246,20 @@ class Manager:
             Called after each turn.
         timeout
             Seconds; None waits as long as it takes.
+        on
+            What for, if that has no limit.
         """
         if done():
             return True
         place, backoff = seat(), Backoff()
         deadline = None if timeout is None else time.perf_counter() + timeout
-        with released(), self._driver.replaced():
+        vigil = self.desk.circles.vigil(place, on, self.lock)
+        with vigil, released(), self._driver.replaced():
             while not done():
                 self._driver.check()
                 if place is not None:
                     place.check()
+                    vigil.look()
                 if self.turn():
                     backoff.reset()
                     continue
@@ -328,12 +334,12 @@ class Manager:
         if place is not None:
             with self.lock:
                 live.check_join(place.uid)
-        if self.drive(lambda: live.over, min(timeout, _NAME_CLIENTS_S)):
+        on = (live, None) if endless(timeout) else None
+        if self.drive(lambda: live.over, min(timeout, _NAME_CLIENTS_S), on):
             return True
-        if timeout > _NAME_CLIENTS_S and not live.busy and not live.lifecycle.all_closed:
-            names = self.desk.named(live, self.hosts)
-            logger.warning("%s is done, but join() waits for %s to call close().", live, names)
-        return self.drive(lambda: live.over, max(timeout - _NAME_CLIENTS_S, 0.0))
+        if timeout > _NAME_CLIENTS_S:
+            self.desk.name_open(live, self.hosts)
+        return self.drive(lambda: live.over, max(timeout - _NAME_CLIENTS_S, 0.0), on)
 
     def leave(self, live: LiveBatch, client: Hashable) -> None:
         """Note that nobody holds a client any more; only notes, as finalizers may."""
@@ -375,16 +381,15 @@ class Manager:
         return bool(messages)
 
     def _is_busy(self) -> bool:
-        if self.lives.abandoned or self.desk.clients:
-            return True
-        return any(live.busy for live in self.roster.batches)
+        known = self.lives.abandoned or self.desk.clients
+        return bool(known) or any(live.busy for live in self.roster.batches)
 
     def _tick(self, now: float) -> None:
         self._ticked = now
         self.lives.end_abandoned()
         self._ledger.free_unreachable()
         for live in self.roster.batches:
-            if live.scheduler.running:
+            if live.scheduler.needs_ticks:
                 self._handle(live, Ticked())
 
     def _dispatch(self, source: int, message: Any) -> None:
@@ -425,9 +430,9 @@ class Manager:
         if isinstance(command, SendChunk):
             run = self._composer.run(command.chunk, record=live.root.recording)
             self._send(command.chunk.rank, run)
-        elif isinstance(command, Settled):
+        elif isinstance(command, (Settled, Retried)):
             assert message is not None
-            self._ledger.settled(command, message)
+            self._ledger.reported(command, message)
         elif isinstance(command, Unrun):
             self._ledger.unrun(command)
         elif isinstance(command, Finished):
@@ -493,8 +498,3 @@ class Manager:
     def _stop_workers(self) -> None:
         for rank in range(1, self._world.size):
             self._send(rank, Stop())
-
-    # Workers ----------------------------------------------------------------------------------
-
-    def _send(self, rank: int, message: Any) -> None:
-        self._transport.send(rank, message)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.messages import Ended
-from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.submission import Submission, Tried
 
 __all__ = ["graph_arrays", "store"]
 
@@ -44,6 +44,8 @@ def store(submission: Submission, message: Ended, submissions: Mapping[int, Subm
     submission.failures.update(message.failures)
     submission.kept.update(message.kept)
     submission.streams.update(message.streams)
+    for index, attempts in message.attempts.items():
+        submission.attempts[index] = [Tried(*each) for each in attempts]
     for index, (number, root) in message.roots.items():
         # Whoever depends on a task holds it.
         submission.roots[index] = submissions[number], root

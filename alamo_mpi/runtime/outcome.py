@@ -7,14 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from alamo_mpi.core.messages import Key
+from alamo_mpi.core.messages import INTERRUPTED, Key
+from alamo_mpi.core.record import Attempt
 from alamo_mpi.core.states import State
 from alamo_mpi.errors import CancelledError, DependencyError, InternalError, SerializationError
 from alamo_mpi.runtime.failures import rebuild
 from alamo_mpi.runtime.packing import ATOMS, private, unpack
 from alamo_mpi.runtime.submission import Decoding, Submission
+from alamo_mpi.runtime.vigil import endless
 
-__all__ = ["Outcomes", "Reason"]
+__all__ = ["Outcomes", "Reason", "Wanted"]
+
+#: What is waited for: the submission and the task of it, None for all; or the handle of a batch.
+Wanted = tuple[Any, "int | None"]
 
 _USUAL = Decoding("utf-8", "replace", False)
 
@@ -31,7 +36,7 @@ class Outcomes:
         The manager's.  A task's state is set a moment before its outcome is stored, both under
         this lock: whoever looks at the state without it may find nothing there.
     drive
-        ``drive(done, timeout)``, waits as `Manager.drive` does.
+        ``drive(done, timeout, on)``, waits as `Manager.drive` does.
     fetch
         ``fetch(rank, key, timeout)``, gets a kept value as `Manager.fetch` does.
     find_blob
@@ -43,7 +48,7 @@ class Outcomes:
     def __init__(
         self,
         lock: threading.RLock,
-        drive: Callable[[Callable[[], bool], float | None], bool],
+        drive: Callable[[Callable[[], bool], float | None, Wanted | None], bool],
         fetch: Callable[[int, Key, float | None], tuple[Any] | None],
         find_blob: Callable[[int], Any],
         hosts: tuple[str, ...],
@@ -110,6 +115,26 @@ class Outcomes:
         # Two threads may come here at once; both get the first one's object.
         return submission.values.setdefault(index, value)
 
+    def attempts(self, submission: Submission, index: int, reason: Reason) -> list[Attempt]:
+        """Return the attempts at a task that have ended, of one that is tried again."""
+        with self._lock:
+            tried = list(submission.attempts.get(index, ()))
+            state = submission.program.states[index]
+        found = []
+        for number, (rank, started, ended, failure) in enumerate(tried, 1):
+            host, error = self._hosts[rank], None
+            if failure is not None:
+                # Of a task that was given up later, the error is not that of its last attempt.
+                last = state == State.FAILED or failure.root == INTERRUPTED
+                if last and number == len(tried):  # the very object that get() raises
+                    error = submission.values.get(index) or self._error(submission, index, reason)
+                    error = submission.values.setdefault(index, error)
+                else:
+                    name = submission.names[index]
+                    error = rebuild(failure, name, submission.uids[index], rank, host)
+            found.append(Attempt(number, rank, host, started, ended, error))
+        return found
+
     def text(self, submission: Submission, index: int, what: str, timeout: float | None) -> str:
         """Return what a task wrote to "stdout" or "stderr"; waits for its end."""
         deadline = None if timeout is None else time.perf_counter() + timeout
@@ -149,7 +174,8 @@ class Outcomes:
             with self._lock:
                 return submission.is_final(index)
 
-        if not final() and not self._drive(final, timeout):
+        on = (submission, index) if endless(timeout) else None
+        if not final() and not self._drive(final, timeout, on):
             raise TimeoutError(f"{_title(submission, index)} has not ended after {timeout:g} s")
 
     def _kept(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alamo_mpi.core.messages import Progress
 from alamo_mpi.core.record import TaskRecord
@@ -12,7 +12,7 @@ from alamo_mpi.core.states import State
 from alamo_mpi.runtime.packing import nbytes_of
 
 if TYPE_CHECKING:
-    from alamo_mpi.runtime.submission import Submission
+    from alamo_mpi.runtime.submission import Submission, Tried
 
 __all__ = ["Recorder"]
 
@@ -40,9 +40,14 @@ class Recorder:
             started, ended = spans[at]
             kept = submission.kept.get(index)
             out = kept[1] if kept is not None else nbytes_of(submission.results[index])
-            arguments = submission.arguments[index]
-            into = 8 * len(arguments) if type(arguments) is tuple else nbytes_of(arguments)
+            into = _nbytes_in(submission.arguments[index])
             self._add(submission, index, started, ended, rank, into, out)
+
+    def retried(self, submission: Submission, index: int, attempt: Tried) -> None:
+        """Record an attempt that has failed and that another one follows."""
+        _, started, ended, _ = attempt
+        into = _nbytes_in(submission.arguments[index])
+        self._add(submission, index, started, ended, attempt.rank, into, 0, status="retried")
 
     def not_run(self, submission: Submission, index: int) -> None:
         """Record a task that was skipped or cancelled."""
@@ -58,6 +63,7 @@ class Recorder:
         rank: int,
         into: int,
         out: int,
+        status: str | None = None,
     ) -> None:
         program = submission.program
         ready = submission.submitted
@@ -76,6 +82,11 @@ class Recorder:
                 host=self._hosts[rank] if rank >= 0 else "",
                 bytes_in=into,
                 bytes_out=out,
-                status=State(program.states[index]).name.lower(),
+                status=status or State(program.states[index]).name.lower(),
+                attempt=len(submission.attempts.get(index, ())) or 1,
             )
         )
+
+
+def _nbytes_in(arguments: Any) -> int:
+    return 8 * len(arguments) if type(arguments) is tuple else nbytes_of(arguments)

@@ -28,11 +28,19 @@ class Relay:
         #: Program number -> (submission, its tasks that have ended).
         self._gathered: dict[int, tuple[Submission, list[int]]] = {}
         self._finished: set[int] = set()
+        #: Program number -> its tasks that are tried again.
+        self._attempted: dict[int, list[int]] = {}
 
     def ended(self, submission: Submission, indices: Iterable[int]) -> None:
         """Note that tasks have their final state and all that belongs to it."""
         pid = submission.program.pid
         self._gathered.setdefault(pid, (submission, []))[1].extend(indices)
+
+    def attempted(self, submission: Submission, index: int) -> None:
+        """Note that an attempt at a task has failed and that another one follows."""
+        pid = submission.program.pid
+        self._gathered.setdefault(pid, (submission, []))
+        self._attempted.setdefault(pid, []).append(index)
 
     def finished(self, submission: Submission) -> None:
         """Note that no task of a submission is left."""
@@ -46,13 +54,16 @@ class Relay:
             return
         for pid, (submission, tasks) in self._gathered.items():
             assert submission.origin is not None
-            message = _message(submission, tasks, finished=pid in self._finished)
+            again = self._attempted.pop(pid, [])
+            message = _message(submission, tasks, again, finished=pid in self._finished)
             self._send(submission.origin[0][0], message)
         self._gathered.clear()
         self._finished.clear()
 
 
-def _message(submission: Submission, tasks: list[int], *, finished: bool) -> Ended:
+def _message(
+    submission: Submission, tasks: list[int], again: list[int], *, finished: bool
+) -> Ended:
     assert submission.origin is not None
     address, number = submission.origin
     states = submission.program.states
@@ -74,6 +85,7 @@ def _message(submission: Submission, tasks: list[int], *, finished: bool) -> End
         _of(submission.streams, tasks),
         roots,
         finished,
+        _of(submission.attempts, [*tasks, *again]),
     )
 
 

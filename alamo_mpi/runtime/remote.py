@@ -38,12 +38,13 @@ from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.callbacks import CallbackQueue
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.mirror import graph_arrays, store
-from alamo_mpi.runtime.outcome import Outcomes
+from alamo_mpi.runtime.outcome import Outcomes, Wanted
 from alamo_mpi.runtime.packing import private
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.service import BatchState
 from alamo_mpi.runtime.submission import Submission
 from alamo_mpi.runtime.turn import PATIENCE_S, released, seat
+from alamo_mpi.runtime.vigil import Vigil, endless, rebuilt, vigil_of
 
 __all__ = ["Channel", "RemoteBatch", "RemoteService", "first_uid"]
 
@@ -137,7 +138,7 @@ class RemoteService:
         self._callbacks = CallbackQueue(self._lock, self.outcomes.value, self._over)
         self._keys = itertools.count()
         self._asked = itertools.count()
-        self._answers: dict[int, list[Answer] | None] = {}
+        self._answers: dict[int, list[Answer]] = {}
         self._fetches: dict[Key, list[Any]] = {}
         #: Numbers of functions that the manager has.
         self._known: set[int] = set()
@@ -222,8 +223,9 @@ class RemoteService:
         """Wait until the batch is over."""
         place = seat()
         deadline = time.perf_counter() + timeout
+        on = (live, None) if endless(timeout) else None
         try:
-            self._ask("join", live.number, () if place is None else (place.uid,), timeout)
+            self._ask("join", live.number, () if place is None else (place.uid,), timeout, on)
         except TimeoutError:
             return False
         # Callbacks of this process may be due yet.
@@ -294,6 +296,7 @@ class RemoteService:
             graph_arrays(program.graph),
             dict(program.widths),
             submission.limits,
+            {index: tuple(terms) for index, terms in program.retry.items()},
         )
 
     def cancel(self, live: RemoteBatch, submission: Submission, tasks: list[int] | None) -> None:
@@ -309,11 +312,21 @@ class RemoteService:
         """Tell whether this thread runs a callback, of this submission if given."""
         return self._callbacks.inside(submission)
 
-    def drive(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+    def drive(
+        self, done: Callable[[], bool], timeout: float | None = None, on: Wanted | None = None
+    ) -> bool:
         """Wait until `done`; callbacks that are due run meanwhile, on this thread.
 
         The first millisecond keeps the worker's turn.
         """
+        if done():
+            return True
+        place = seat()
+        number, send = next(self._asked), self._channel.send
+        with vigil_of(place, on, self.address, number, self._answers, send) as vigil:
+            return self._drive(done, timeout, vigil)
+
+    def _drive(self, done: Callable[[], bool], timeout: float | None, vigil: Vigil) -> bool:
         deadline = None if timeout is None else time.perf_counter() + timeout
         place = seat()
         backoff = Backoff()
@@ -331,16 +344,17 @@ class RemoteService:
                 backoff.pause()
                 continue
             with released():
-                self._sleep(done, deadline)
+                self._sleep(done, deadline, vigil)
         return True
 
-    def _sleep(self, done: Callable[[], bool], deadline: float | None) -> None:
+    def _sleep(self, done: Callable[[], bool], deadline: float | None, vigil: Vigil) -> None:
         """Sleep until there is something to do for whoever waits."""
         place = seat()
         with self._changed:
             while not done() and not self._callbacks.due:
                 if place is not None:
                     place.check()
+                vigil.look()
                 rest = _LOOK_UP_S
                 if deadline is not None:
                     rest = min(rest, deadline - time.perf_counter())
@@ -415,7 +429,12 @@ class RemoteService:
             self._changed.notify_all()
 
     def _ask(
-        self, what: str, batch: int, details: tuple[Any, ...], timeout: float | None = None
+        self,
+        what: str,
+        batch: int,
+        details: tuple[Any, ...],
+        timeout: float | None = None,
+        on: Wanted | None = None,
     ) -> Any:
         self.say_notes()
         number = next(self._asked)
@@ -423,13 +442,12 @@ class RemoteService:
         self._answers[number] = waiting
         try:
             self._channel.send(Ask(self.address, number, what, batch, details))
-            if not self.drive(lambda: bool(waiting), timeout):
+            if not self.drive(lambda: bool(waiting), timeout, on):
                 raise TimeoutError(f"rank 0 has not answered after {timeout:g} s")
         finally:
             del self._answers[number]
         if waiting[0].error is not None:
-            name, text = waiting[0].error
-            raise getattr(errors, name)(text)
+            raise rebuilt(waiting[0])
         return waiting[0].value
 
     def _fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:

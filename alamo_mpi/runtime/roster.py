@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.lifecycle import PRIMARY, Lifecycle
 from alamo_mpi.core.scheduler import Scheduler
-from alamo_mpi.errors import TaskStateError, WorkersBusyError
+from alamo_mpi.errors import DeadlockError, WorkersBusyError
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.submission import Submission
 
@@ -99,12 +99,12 @@ class LiveBatch:
 
         Raises
         ------
-        TaskStateError
+        DeadlockError
             It would wait for itself.
         """
         for live in (self, *self.children):
             if any(uid in submission.uids for submission in live.submissions.values()):
-                raise TaskStateError(
+                raise DeadlockError(
                     f"Task {uid} cannot join {self}, which it belongs to: it would wait for "
                     "itself. Let the program join it, or make a Batch in the task.",
                     uid=uid,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from alamo_mpi.core.lifecycle import Lifecycle
-from alamo_mpi.runtime.outcome import Outcomes
+from alamo_mpi.runtime.outcome import Outcomes, Wanted
 from alamo_mpi.runtime.prepare import Preparer
 
 if TYPE_CHECKING:
@@ -90,8 +90,13 @@ class BatchService(Protocol):
     def submit(self, live: Any, submission: Submission) -> None:
         """Start tasks; returns at once."""
 
-    def drive(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until `done`, and make that come about; return whether it is."""
+    def drive(
+        self, done: Callable[[], bool], timeout: float | None = None, on: Wanted | None = None
+    ) -> bool:
+        """Wait until `done`, and make that come about; return whether it is.
+
+        `on` says what a wait without end is for; a task may then get a `DeadlockError`.
+        """
 
     def in_callback(self, submission: Submission | None = None) -> bool:
         """Tell whether this thread runs a callback, of this submission if given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from alamo_mpi.core.program import Program
@@ -23,7 +24,7 @@ def standing(batches: Iterable[LiveBatch], hosts: tuple[str, ...]) -> str:
         for each in (live, *live.children):
             lines.append(f"{each}: {each.unfinished} unfinished tasks\n")
             for submission in each.submissions.values():
-                lines += _of_submission(submission, places)
+                lines += _of_submission(submission, places, live.scheduler.held)
     return "".join(lines)
 
 
@@ -40,7 +41,11 @@ def _places(live: LiveBatch, hosts: tuple[str, ...]) -> dict[tuple[int, int], st
     return places
 
 
-def _of_submission(submission: Submission, places: dict[tuple[int, int], str]) -> Iterator[str]:
+def _of_submission(
+    submission: Submission,
+    places: dict[tuple[int, int], str],
+    held: dict[tuple[int, int], float],
+) -> Iterator[str]:
     program = submission.program
     before = _predecessors(submission)
     left = _MOST_TASKS
@@ -56,6 +61,10 @@ def _of_submission(submission: Submission, places: dict[tuple[int, int], str]) -
             yield f"{name} is ready, and no worker is free for it\n"
         elif (program.pid, index) in places:
             yield f"{name} {places[program.pid, index]}\n"
+        elif (program.pid, index) in held:
+            which = len(program.tried[index]) + 1
+            left_s = max(held[program.pid, index] - time.perf_counter(), 0.0)
+            yield f"{name} has failed, and attempt {which} begins in {left_s:.1f} s\n"
         else:
             waits_for = ", ".join(before.get(index, ["nothing that is known"])[:8])
             yield f"{name} waits for {waits_for}\n"

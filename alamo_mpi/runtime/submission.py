@@ -9,7 +9,7 @@ from alamo_mpi.core.messages import Address, Failure, Progress
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 
-__all__ = ["Callback", "Decoding", "Submission"]
+__all__ = ["Callback", "Decoding", "Submission", "Tried"]
 
 #: A function and the arguments that follow the task's result.
 Callback = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -27,6 +27,17 @@ class Decoding(NamedTuple):
         """Decode."""
         text = data.decode(self.encoding, self.errors)
         return text.replace("\r\n", "\n").replace("\r", "\n") if self.newlines else text
+
+
+class Tried(NamedTuple):
+    """One attempt at a task that is tried again, as it is kept."""
+
+    rank: int
+    #: Seconds since the epoch, by the clock of its rank.
+    started: float
+    ended: float
+    #: Why it has failed; None if it has not.
+    failure: Failure | None
 
 
 class Submission:
@@ -69,6 +80,8 @@ class Submission:
         Task -> exception that its callback raised; -1 stands for the compiled task itself.
     limits : dict
         Task -> seconds that it may run, for those that have a limit.
+    attempts : dict
+        Task -> its attempts so far, of those that are tried again.
     values : dict
         Task -> result or exception as the user got it, so that each ``get`` gives the same object.
     """
@@ -77,6 +90,7 @@ class Submission:
         "__weakref__",
         "_uid_index",
         "arguments",
+        "attempts",
         "blobs",
         "callback",
         "callback_errors",
@@ -130,6 +144,7 @@ class Submission:
         self.complete = False
         self.callback_errors: dict[int, BaseException] = {}
         self.limits: dict[int, float] = {}
+        self.attempts: dict[int, list[Tried]] = {}
         self.values: dict[int, Any] = {}
         #: Seconds by the manager's clock.
         self.submitted = 0.0
@@ -187,6 +202,15 @@ class Submission:
         for at, (out, err) in message.streams.items():
             if 0 <= at - offset < count:
                 self.streams[indices[at - offset]] = rank, out, err
+
+    def note_attempt(self, message: Progress, index: int, offset: int, rank: int) -> Tried:
+        """Take in how an attempt has ended, at a task that is tried again."""
+        started = ended = 0.0
+        if message.spans is not None:
+            started, ended = message.spans[offset]
+        attempt = Tried(rank, started, ended, message.failures.get(offset))
+        self.attempts.setdefault(index, []).append(attempt)
+        return attempt
 
     def drop_arguments(self, indices: Sequence[int]) -> None:
         """Free the arguments of tasks that are final."""

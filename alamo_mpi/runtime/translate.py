@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alamo_mpi.core.events import Event, Failed, Progressed, Resumed, Suspended, TailReturned
-from alamo_mpi.core.messages import INTERRUPTED, Progress, Resume, Returned, Suspend
+from alamo_mpi.core.messages import INTERRUPTED, Failure, Progress, Resume, Returned, Suspend
 from alamo_mpi.core.states import State
 
 __all__ = ["event_of"]
@@ -28,11 +28,13 @@ def event_of(source: int, message: Any) -> Event | None:
 def _progressed(message: Progress) -> Progressed:
     failures: Mapping[int, Failed] = {}
     if message.failures:
-        failures = {at: _how(failure.root) for at, failure in message.failures.items()}
+        failures = {at: _how(failure) for at, failure in message.failures.items()}
     return Progressed(message.chunk, message.ended, failures, message.kept, message.seconds)
 
 
-def _how(root: int) -> Failed:
-    if root >= 0:
-        return Failed(State.SKIPPED, root)
-    return Failed(State.CANCELLED if root == INTERRUPTED else State.FAILED)
+def _how(failure: Failure) -> Failed:
+    if failure.root >= 0:
+        return Failed(State.SKIPPED, failure.root)
+    if failure.root == INTERRUPTED:
+        return Failed(State.CANCELLED)
+    return Failed(State.FAILED, kinds=failure.kinds)

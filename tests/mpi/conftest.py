@@ -72,6 +72,7 @@ def _left(manager: Manager) -> list[str]:
         "values that nobody holds": ledger._unreachable,
         "clients on other ranks": manager.desk.clients,
         "buffers in use": len(blobs) > len(blobs._idle),
+        "waits of tasks": len(manager.desk.circles._waits),
         "messages under way": not manager._transport.quiet,
     }
     return [what for what, there in found.items() if there]

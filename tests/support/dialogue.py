@@ -17,6 +17,7 @@ from alamo_mpi.core.events import (
     Interrupted,
     Progressed,
     RecallTail,
+    Retried,
     SendChunk,
     Settled,
     Submitted,
@@ -129,6 +130,8 @@ class Dialogue:
             names = [task(command.program, index) for index in command.indices]
             ends = [f"{name} {state.lower()}" for name, state in zip(names, states, strict=True)]
             return f"from {command.rank}, {command.offset}: {', '.join(ends)}"
+        if isinstance(command, Retried):
+            return f"from {command.rank}, {command.offset}: {task(*command[:2])} tried again"
         if isinstance(command, Unrun):
             program, index, state, root = command
             why = f" for {task(*root)}" if root is not None else ""

@@ -24,6 +24,8 @@ from alamo_mpi.core.states import State
 if TYPE_CHECKING:
     from tests.support.simulation import World
 
+#: What tasks raise.
+FAILURE = Failed(State.FAILED, kinds=("E",))
 #: A task, by its program's number and its own.
 Key = tuple[int, int]
 
@@ -37,6 +39,8 @@ class Job:
     seconds: Sequence[float]
     #: Tasks whose function raises.
     raising: frozenset[int] = frozenset()
+    #: Tasks whose first attempts raise, and how many.
+    falters: dict[int, int] = field(default_factory=dict)
     #: The tasks that each one has to come after, by a definition other than the scheduler's.
     after: Sequence[set[Key]] = ()
     #: Bytes of each result that stays on its worker.
@@ -182,7 +186,8 @@ class SimulatedWorker:
         self._position = position
         self._world.starts(key)
         job = self._world.jobs[key[0]]
-        failure = Failed(State.FAILED) if key[1] in job.raising else None
+        falters = self._world.attempts[key] <= job.falters.get(key[1], 0)
+        failure = FAILURE if falters or key[1] in job.raising else None
         self._run_on(work, position, failure, job.seconds[key[1]])
         if self._ended:
             self._world.after(self._rng.uniform(1e-3, 3e-3), self._flush)
@@ -243,7 +248,7 @@ class SimulatedWorker:
             work.failed[position] = position
         elif key[1] in job.kept:
             self._kept[self._ended] = job.kept[key[1]]
-        self._world.ends(key)
+        self._world.ends(key, failure)
         self._add(failure)
         self._go_on()
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 
 from alamo_mpi.core.chunk import Chunk
@@ -24,11 +25,13 @@ from alamo_mpi.core.events import (
     Cancelled,
     Command,
     Event,
+    Failed,
     Finished,
     Interrupted,
     Progressed,
     RecallTail,
     Resumed,
+    Retried,
     SendChunk,
     Settled,
     Submitted,
@@ -68,6 +71,8 @@ class World:
         self.jobs: dict[int, Job] = {}
         self.ended: set[Key] = set()
         self.order: list[Key] = []
+        #: Task -> how often it was begun.
+        self.attempts: Counter[Key] = Counter()
         self.finals: dict[Key, State] = {}
         self.finished: list[int] = []
         #: What has happened at least once.
@@ -141,8 +146,14 @@ class World:
         early = {before for before in job.after[key[1]] if not self._is_over(before)}
         assert not early, f"task {key} starts before {early}"
         assert key not in self.ended, f"task {key} runs twice"
+        self.attempts[key] += 1
 
-    def ends(self, key: Key) -> None:
+    def ends(self, key: Key, failure: Failed | None) -> None:
+        program, attempts = self.jobs[key[0]].program, self.attempts[key]
+        if failure is not None and failure.state == State.FAILED and key[1] in program.retry:
+            assert attempts <= program.retry[key[1]].retries + 1, f"task {key} is tried too often"
+            if attempts <= program.retry[key[1]].retries:
+                return  # unless the manager gives it up: then it says so
         self.ended.add(key)
         self.order.append(key)
 
@@ -177,7 +188,7 @@ class World:
         if commands or not isinstance(event, Ticked):
             self.scheduler.check()
             self._check_workers()
-        if self.scheduler.running and not self._ticking:
+        if self.scheduler.needs_ticks and not self._ticking:
             self._ticking = True
             self.after(_TICK_S, self._tick)
 
@@ -222,6 +233,8 @@ class World:
         elif isinstance(command, Settled):
             for index in command.indices:
                 self._final(command.program, index, State(command.program.states[index]))
+        elif isinstance(command, Retried):
+            self._note_retried(command)
         elif isinstance(command, Unrun):
             program, index, state, _ = command
             self._final(program, index, state)
@@ -231,6 +244,14 @@ class World:
             missing = [i for i in range(command.program.ntasks) if (pid, i) not in self.finals]
             assert not missing, f"program {pid} is called finished before its tasks {missing}"
             self.finished.append(pid)
+
+    def _note_retried(self, command: Retried) -> None:
+        key = command.program.pid, command.task
+        assert key not in self.finals, f"task {key} is tried again after its end"
+        self.met.add("tried again at once" if key not in self.scheduler.held else "held")
+        tried = command.program.tried[command.task]
+        assert tried[-1] == command.rank
+        assert len(tried) == self.attempts[key]
 
     def _final(self, program: Program, index: int, state: State) -> None:
         key = program.pid, index

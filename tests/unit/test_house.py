@@ -35,6 +35,7 @@ TOP_LEVEL = {
     "process": "surface",
     "job": "surface",
     "queue": "surface",
+    "retrying": "surface",
     "session": "surface",
     "skipbody": "surface",
     "submitting": "surface",

@@ -48,9 +48,10 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Submit": (
         *((2, 0), 4, 7, 1, 1, 3, 2 << 40, "f", [(1,)], {3: b"f"}, {}, {}),
         *({0: [(0, -1, 1)]}, (1, b"", b"", b"", b""), {0: 2}, {0: 2.5}),
+        {0: (2, 0.5, frozenset(("builtins.OSError",)), False)},
     ),
     "Drop": ((2, 0), [1, 2]),
-    "Ended": ((2, 0), 1, [0], b"\x03", None, {}, {}, {}, {}, True),
+    "Ended": ((2, 0), 1, [0], b"\x03", None, {}, {}, {}, {}, True, {0: [(1, 2.0, 3.0, None)]}),
     "Over": ((2, 0), 4),
     "Enlist": (4, 1, {"A": "b"}, "", ""),
     "Dismiss": (4, ("mpich_shm_1_",), ()),
@@ -61,6 +62,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Dump": (),
     "StackText": ("Thread 0x01",),
     "Armed": (4711, 9),
+    "Waits": ((2, 0), 8, 2 << 40, ("start", 1, -1)),
 }
 
 

@@ -16,6 +16,7 @@ import pytest
 from alamo_mpi.core.access import CommunicationDomain, CommunicationObject, read, write
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.program import Program
+from alamo_mpi.core.retry import Retry
 from alamo_mpi.core.states import State
 from alamo_mpi.inference import infer
 from tests.support import oracle
@@ -95,6 +96,15 @@ def random_pins(
     return {i: rng.choice(some) for i in pinned}
 
 
+def random_retries(rng: random.Random, ntasks: int) -> dict[int, Retry]:
+    """Return the tasks that are tried again, and how often."""
+    if rng.random() < 0.6:
+        return {}
+    share, delay_s = rng.choice([0.1, 0.5, 1.0]), rng.choice([0.0, 1e-3, 2e-2])
+    terms = [Retry(rng.randint(1, 3), delay_s, frozenset(("E",))) for _ in range(2)]
+    return {i: rng.choice(terms) for i in range(ntasks) if rng.random() < share}
+
+
 def random_sample(
     rng: random.Random, pid: int, earlier: list[Sample], nworkers: int, *, failing: bool
 ) -> Sample:
@@ -131,6 +141,7 @@ def random_sample(
         widths=widths,
         pins=random_pins(rng, ntasks, nworkers, widths),
     )
+    program.retry = random_retries(rng, ntasks)
     after: list[set[Key]] = [set() for _ in range(ntasks)]
     for before, then in oracle.ordered_pairs(steps, board.domain):
         after[then].add((pid, before))
@@ -141,8 +152,12 @@ def random_sample(
     raising = frozenset(
         index for index in range(ntasks) if failing and rng.random() < rng.choice([0.05, 0.3])
     )
+    falters = {}
+    for index, retry in program.retry.items():
+        if failing and index not in raising:
+            falters[index] = rng.randint(0, retry.retries)
     kept = {index: 1 << rng.randint(1, 20) for index in range(ntasks) if rng.random() < 0.3}
-    return Sample(steps, leaves, graph, Job(program, seconds, raising, after, kept))
+    return Sample(steps, leaves, graph, Job(program, seconds, raising, falters, after, kept))
 
 
 def random_manners(rng: random.Random) -> Manners:
@@ -295,7 +310,7 @@ def test_cancelled_tasks_stop_exactly_whoever_reads_from_them(block: int) -> Non
 def test_the_histories_have_in_them_what_they_are_for() -> None:
     """The seeds reach recalls, waits, interruptions, joins, externals, jobs, pins, and so on."""
     seen = set()
-    for seed in range(160):
+    for seed in range(240):
         world, samples = play(seed, failing=True, ending=seed % 2 == 0, cancelling=seed % 4 == 1)
         seen |= world.met
         seen |= {state.name for state in world.finals.values()}
@@ -307,4 +322,5 @@ def test_the_histories_have_in_them_what_they_are_for() -> None:
         *("suspended", "suspended with a tail", "resumed inside a chunk"),
         "interrupted while it waits",
         *("job", "waiting job", "pinned", "waiting for others"),
+        *("held", "tried again at once"),
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from alamo_mpi.core.events import Failed
+from alamo_mpi.core.events import Failed, Suspended
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.states import State
@@ -59,6 +59,19 @@ def test_a_worker_that_is_silent_too_long_gives_back_what_it_has_not_started() -
     assert talk.ended(4, 3) == ["from 1, 0: A3 done, A4 done, A5 done"]
     assert talk.ended(5, 1) == ["from 1, 0: B0 done", "finished B"]
     assert talk.ended(2, 1) == ["from 2, 0: A2 done", "finished A"]
+
+
+def test_the_answer_comes_after_a_job_has_taken_the_worker() -> None:
+    """A2 waits before worker 2 has heard that it is asked, and what it gives back waits for B0."""
+    talk = Dialogue(1, 2)
+    talk.submit(talk.program(UNKNOWN, 6))
+    assert talk.ended(1, 1, seconds={UNKNOWN: (1, 1e-4)})[-1] == "send c2 to 2: A2 A3 A4 A5"
+    talk.ended(0, 1)
+    assert talk.tick(2.1e-3) == ["recall from 2"]
+    assert talk.submit(talk.program(UNKNOWN, 1, widths={0: 2})) == []
+    assert talk.handle(Suspended(2, 3)) == ["send c3 to 1+2: B0"]
+    assert talk.returned(2, {}) == []
+    assert talk.ended(3, 1)[:2] == ["from 1, 0: B0 done", "finished B"]
 
 
 def test_progress_puts_the_recall_off() -> None:

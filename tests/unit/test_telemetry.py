@@ -113,6 +113,7 @@ def test_tasks_are_complete_events_in_microseconds(tmp_path):
     assert event["args"] == {
         "uid": 3,
         "status": "done",
+        "attempt": 1,
         "queue_wait_s": 0.25,
         "bytes_in": 103,
         "bytes_out": 8,
@@ -204,8 +205,8 @@ def test_a_missing_directory_is_named(tmp_path):
     [
         ("", "no table of telemetry"),
         ("a,b\n1,2\n", "header is 'a,b'"),
-        ("{HEADER}\n1,2\n", "line 2: 2 columns, expected 11"),
-        ("{HEADER}\n1,f,0,0,0,x,1,h,0,0,done\n", "line 2: could not convert"),
+        ("{HEADER}\n1,2\n", "line 2: 2 columns, expected 12"),
+        ("{HEADER}\n1,f,0,0,0,x,1,h,0,0,done,1\n", "line 2: could not convert"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(text, message, tmp_path):
