@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RemoteTraceback,
         SerializationError,
         TaskStateError,
+        WorkerDiedError,
         WorkersBusyError,
     )
     from alamo_mpi.handle import AsyncDict
@@ -77,6 +78,7 @@ __all__ = [
     "Task",
     "TaskStateError",
     "TaskTimeoutError",
+    "WorkerDiedError",
     "WorkersBusyError",
     "__version__",
     "attach",

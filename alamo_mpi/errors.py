@@ -31,6 +31,7 @@ __all__ = [
     "SerializationError",
     "TaskStateError",
     "TaskTimeoutError",
+    "WorkerDiedError",
     "WorkersBusyError",
 ]
 
@@ -149,6 +150,42 @@ class JobError(AlamoError):
     signal: str | None = None
     exception: BaseException | None = None
     stderr: str = ""
+
+
+class WorkerDiedError(AlamoError):
+    """The process in which an isolated task ran has ended under it; the rank has not.
+
+    Attributes
+    ----------
+    status : int or None
+        Its exit status; negative for a signal, None where nobody was there to see it.
+    signal : str or None
+        The name of the signal that ended it.
+    pid : int or None
+        Its process id on `host`.
+    peak_nbytes : int
+        Most memory that it had at a time, also for tasks before; 0 where that is not known.
+    stderr : str
+        The end of what the task wrote to stderr, with the Python stack of a crash.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int | None = None,
+        signal: str | None = None,
+        pid: int | None = None,
+        peak_nbytes: int = 0,
+        stderr: str = "",
+        **where: object,
+    ) -> None:
+        super().__init__(message, **where)  # type: ignore[arg-type]
+        self.status = status
+        self.signal = signal
+        self.pid = pid
+        self.peak_nbytes = peak_nbytes
+        self.stderr = stderr
 
 
 class WorkersBusyError(AlamoError, RuntimeError):

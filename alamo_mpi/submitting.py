@@ -53,13 +53,17 @@ def make_submission(
     submission = service.preparer.submission(calls, graph, inputs, record=record)
     if locality is not None:
         locality.note(submission.program)
+    isolated: list[int] = []
     for index, each in enumerate(tasks):
         if each._callback is not None:
             submission.callbacks[index] = each._callback
         if each._timeout is not None:
             submission.limits[index] = each._timeout
+        if each._isolated:
+            isolated.append(index)
         if type(each) is not _Function:
             each._enter(submission, index)
+    submission.isolated = frozenset(isolated)
     submission.callbacks_left = len(submission.callbacks)
     if isinstance(task, _Compiled) and task._callback is not None:
         submission.callback = task._callback

@@ -394,7 +394,7 @@ class Task:
 class _Function(Task):
     """A call of a Python function."""
 
-    __slots__ = ("_arguments", "_function", "_results_of", "_timeout")
+    __slots__ = ("_arguments", "_function", "_isolated", "_results_of", "_timeout")
 
     def __init__(
         self,
@@ -411,6 +411,8 @@ class _Function(Task):
         self._arguments = arguments
         #: Seconds that it may run; None for as long as it likes.
         self._timeout: float | None = None
+        #: Whether it runs in a process of its own.
+        self._isolated = False
         #: (argument index, task whose result goes there).
         self._results_of: Sequence[tuple[int, Task]] = ()
 

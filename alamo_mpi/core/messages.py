@@ -139,6 +139,8 @@ class Run(NamedTuple):
     limits: dict[int, float]
     #: Of a job, which is alone in its chunk, the workers that it has taken, this one first.
     gang: tuple[int, ...] = ()
+    #: Positions that run in a process of their own.
+    isolated: frozenset[int] = frozenset()
 
 
 class Recall(NamedTuple):
@@ -364,6 +366,8 @@ class Submit(NamedTuple):
     widths: dict[int, int]
     #: Task -> seconds that it may run, for those that have a limit.
     limits: dict[int, float]
+    #: Tasks that run in a process of their own.
+    isolated: frozenset[int] = frozenset()
 
 
 class Cancel(NamedTuple):

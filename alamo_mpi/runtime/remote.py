@@ -294,6 +294,7 @@ class RemoteService:
             graph_arrays(program.graph),
             dict(program.widths),
             submission.limits,
+            submission.isolated,
         )
 
     def cancel(self, live: RemoteBatch, submission: Submission, tasks: list[int] | None) -> None:

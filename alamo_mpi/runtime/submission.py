@@ -69,6 +69,8 @@ class Submission:
         Task -> exception that its callback raised; -1 stands for the compiled task itself.
     limits : dict
         Task -> seconds that it may run, for those that have a limit.
+    isolated : frozenset
+        Tasks that run in a process of their own.
     values : dict
         Task -> result or exception as the user got it, so that each ``get`` gives the same object.
     """
@@ -87,6 +89,7 @@ class Submission:
         "failures",
         "homes",
         "inputs",
+        "isolated",
         "kept",
         "limits",
         "names",
@@ -130,6 +133,7 @@ class Submission:
         self.complete = False
         self.callback_errors: dict[int, BaseException] = {}
         self.limits: dict[int, float] = {}
+        self.isolated: frozenset[int] = frozenset()
         self.values: dict[int, Any] = {}
         #: Seconds by the manager's clock.
         self.submitted = 0.0
