@@ -77,6 +77,7 @@ class Batch:
         num_workers: int | None = None,
         log_level: int = logging.WARNING,
         enable_telem: bool | None = False,
+        *,
         isolate: bool | None = None,
     ) -> None:
         if num_workers is not None:

@@ -69,14 +69,19 @@ def _serve(connection: socket.socket) -> None:
         try:
             if assignment.streams:
                 streams.lead_to(fds[:2])
+                # Those of blobs keep their numbers.
+                fds[:2] = [-1, -1]
             if assignment.path is not None:
                 sys.path[:] = assignment.path
-            seat = CellSeat(connection, assignment.uid, assignment.depth)
+            seat = CellSeat(connection, streams, assignment.uid, assignment.depth)
             with sit(seat):
+                # Who is ended says where it was; not while it is idle, at the program's end.
+                faulthandler.register(signal.SIGTERM, 2, chain=True)
                 answer = DONE, _run(assignment, functions, fds, payload, parcel)
                 seat.end()
         except BaseException as error:
             answer = FAILED, tuple(describe(error, 2))
+        faulthandler.unregister(signal.SIGTERM)
         del message, assignment, payload
         streams.settle()
         parcel.send(connection, answer)
@@ -99,7 +104,8 @@ def _run(
         values = _values(assignment, payload)
     finally:
         for fd in fds:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
     if assignment.kind == TRAVELS_WITH_TASK:
         function, *values = values
     else:
@@ -139,7 +145,6 @@ def _prepare() -> socket.socket:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(_OOM_SCORE)
     faulthandler.enable(2)
-    faulthandler.register(signal.SIGTERM, 2, chain=True)
     private = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, _LOWEST_PRIVATE_FD)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -116,9 +116,7 @@ class Cell:
         OSError
             It has ended, or there is no memory for the arguments.
         """
-        streams = _streams()
-        moved = streams != self._streams
-        parcel = Parcel((1, 2)) if moved else Parcel()
+        moved, parcel = self._parcel()
         fresh = order.kind not in self._known
         path = None if sys.path == self._path else list(sys.path)
         assignment = (
@@ -133,12 +131,19 @@ class Cell:
         )
         parcel.send(self.connection, assignment)
         self._known.add(order.kind)
-        self._path, self._streams = path or self._path, streams
+        self._path = path or self._path
 
     def agree(self) -> None:
         """Let its task go on, which has waited."""
+        moved, parcel = self._parcel()
         with contextlib.suppress(OSError):  # its report tells
-            Parcel().send(self.connection, None)
+            parcel.send(self.connection, moved)
+
+    def _parcel(self) -> tuple[bool, Parcel]:
+        """Return a parcel, and whether it has stdout and stderr, which lead somewhere else now."""
+        before, self._streams = self._streams, _streams()
+        moved = before != self._streams
+        return moved, Parcel((1, 2)) if moved else Parcel()
 
     def answer(self) -> tuple[int, Any]:
         """Return what it has to say; there is something.
@@ -216,7 +221,7 @@ class Cells:
                 if not self._idle:
                     break
                 cell = self._idle.pop()
-            if not _readable(cell.report) or cell.death() is None:
+            if cell.death() is None:
                 return cell
             cell.close()  # it has died while it was idle
         cell = Cell()

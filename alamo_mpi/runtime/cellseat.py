@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 
+from alamo_mpi.runtime.cellstreams import CellStreams
 from alamo_mpi.runtime.celltalk import GOES_ON, WAITS
 from alamo_mpi.runtime.parcels import Parcel, receive
 
@@ -19,12 +20,17 @@ class CellSeat:
     ----------
     connection
         To the worker.
+    streams
+        Of this process.
     uid, depth
         Of the task, and of what it starts.
     """
 
-    def __init__(self, connection: socket.socket, uid: int, depth: int) -> None:
+    def __init__(
+        self, connection: socket.socket, streams: CellStreams, uid: int, depth: int
+    ) -> None:
         self._connection = connection
+        self._streams = streams
         self.uid = uid
         self.depth = depth
         self.at_end: list[Callable[[], None]] = []
@@ -39,12 +45,15 @@ class CellSeat:
     @contextlib.contextmanager
     def released(self) -> Iterator[None]:
         """Let the worker run others for the length of a block; it has to agree to its end."""
+        self._streams.settle()
         Parcel().send(self._connection, (WAITS, None))
         try:
             yield
         finally:
             Parcel().send(self._connection, (GOES_ON, None))
-            receive(self._connection)
+            moved, fds, _ = receive(self._connection)
+            if moved:
+                self._streams.lead_to(fds)
 
     def check(self) -> None:
         """Do nothing: what interrupts the task ends this process."""

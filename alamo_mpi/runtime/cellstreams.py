@@ -27,23 +27,25 @@ class _Stream:
         #: Where it leads, under a number that no task knows.
         self._kept = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LOWEST_PRIVATE_FD)
         self._stream = _line_by_line(fd)
-        self.settle()
+        setattr(sys, name, self._stream)
 
     def lead_to(self, fd: int) -> None:
         os.dup2(fd, self._kept, inheritable=False)
         os.dup2(fd, self.fd)
 
-    def settle(self) -> None:
-        """Write out what is held back, and undo what a task did to the stream."""
+    def flush(self) -> bool:
+        """Write out what Python holds back; false if the stream cannot be used any more."""
         current = getattr(sys, self._name, None)
         if current is not self._stream:
             _flush(current)
-        if not _flush(self._stream):
+        return _flush(self._stream)
+
+    def mend(self, *, usable: bool) -> None:
+        """Undo what a task did to the stream."""
+        os.dup2(self._kept, self.fd)  # costs less than to ask whether it leads there
+        if not usable and not _flush(self._stream):
             self._stream = _line_by_line(self.fd)
         setattr(sys, self._name, self._stream)
-
-    def lead_back(self) -> None:
-        os.dup2(self._kept, self.fd)  # costs less than to ask whether it leads there
 
 
 class CellStreams:
@@ -54,17 +56,17 @@ class CellStreams:
         self._flush_c = ctypes.CDLL(None).fflush
 
     def lead_to(self, fds: list[int]) -> None:
-        """Have them lead to these files from now on."""
+        """Have them lead to these files from now on, whose descriptors are closed."""
         for stream, fd in zip(self._streams, fds, strict=True):
             stream.lead_to(fd)
+            os.close(fd)
 
     def settle(self) -> None:
         """Write out what Python and C hold back, and undo what a task did to its streams."""
-        for stream in self._streams:
-            stream.settle()
+        usable = [stream.flush() for stream in self._streams]
         self._flush_c(None)
-        for stream in self._streams:
-            stream.lead_back()
+        for stream, each in zip(self._streams, usable, strict=True):
+            stream.mend(usable=each)
 
 
 def _line_by_line(fd: int) -> io.TextIOWrapper:

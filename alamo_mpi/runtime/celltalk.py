@@ -3,7 +3,8 @@
 First the cell gets two things that are none of these: the module search path, in a packet of its
 own, without which it could import nothing of this package; and its rank with the hosts of all
 ranks, or None where there is no memory pool.  Then each `Assignment` is followed by one `DONE` or
-`FAILED`, with pairs of `WAITS` and `GOES_ON` before it; the latter is answered by None.
+`FAILED`, with pairs of `WAITS` and `GOES_ON` before it; the latter is answered by whether
+stdout and stderr come along.
 """
 
 from __future__ import annotations

@@ -46,17 +46,17 @@ class Isolation:
         Interruption
             It was given up.
         """
-        begun = length(2)
         cell = self._cells.take()
+        talk = _Talk(cell)
         try:
-            what, value = self._converse(cell, order, begun)
+            what, value = talk.run(order)
         except WorkerDiedError as error:
             cell.close()
             # None of the frames here is of interest.
             raise FailedElsewhere(describe(error.with_traceback(None))) from None
         except Interruption as error:
             cell.end(GRACE_S, BURIAL_S)
-            raise GivenUp(_where(cell, tail_of(2, begun))) from error
+            raise GivenUp(_where(cell, talk.tail())) from error
         except BaseException:
             cell.end(GRACE_S, BURIAL_S)
             raise
@@ -65,36 +65,52 @@ class Isolation:
             raise FailedElsewhere(Failure(*value))
         return Packed(value) if type(value) in (bytes, list) else value
 
-    def _converse(self, cell: Cell, order: Order, begun: int) -> tuple[int, Any]:
+
+class _Talk:
+    """What is said with a cell about one task."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        #: What stderr had before.
+        self._begun = length(2)
+
+    def run(self, order: Order) -> tuple[int, Any]:
+        """Hand the task over; return `DONE` or `FAILED` with what belongs to it."""
+        cell = self._cell
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its report tells
             cell.assign(order)
         while True:
-            what, value = _next(cell, begun)
+            what, value = self._next()
             if what == WAITS:
                 # Others may run here meanwhile, as if the task waited on this thread.
                 with released():
-                    what, value = _next(cell, begun)
+                    what, value = self._next()
+                self._begun = length(2)
             if what != GOES_ON:
                 return what, value
             cell.agree()
 
+    def tail(self) -> str:
+        """Return the end of what the task has written to stderr."""
+        return tail_of(2, self._begun) or ""
 
-def _next(cell: Cell, begun: int) -> tuple[int, Any]:
-    """Wait for what a cell says next."""
-    connection, place = cell.connection.fileno(), seat()
-    while True:
-        ready = [fd for fd, _ in cell.events.poll(_LOOK_MS)]
-        if connection in ready:
-            with contextlib.suppress(EOFError, ConnectionResetError):
-                return cell.answer()
-            # It has closed its end, and goes on or not.
-            cell.events.unregister(connection)
-        elif ready:
-            death = cell.death()
-            if death is not None:
-                raise _died(cell, death, tail_of(2, begun) or "")
-        elif place is not None:
-            place.check()
+    def _next(self) -> tuple[int, Any]:
+        """Wait for what the cell says next."""
+        cell, place = self._cell, seat()
+        connection = cell.connection.fileno()
+        while True:
+            ready = [fd for fd, _ in cell.events.poll(_LOOK_MS)]
+            if connection in ready:
+                with contextlib.suppress(EOFError, ConnectionResetError):
+                    return cell.answer()
+                # It has closed its end, and goes on or not.
+                cell.events.unregister(connection)
+            elif ready:
+                death = cell.death()
+                if death is not None:
+                    raise _died(cell, death, self.tail())
+            elif place is not None:
+                place.check()
 
 
 def _died(cell: Cell, death: Death, stderr: str) -> WorkerDiedError:
@@ -128,7 +144,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _where(cell: Cell, tail: str | None) -> str:
+def _where(cell: Cell, tail: str) -> str:
     """Say where a task was when its cell was ended."""
     text = f"It ran in process {cell.pid}, which was ended by SIGTERM."
     return f"{text} Its stderr ends with:\n{tail.rstrip()}" if tail else text
