@@ -41,6 +41,7 @@ CHAPTERS = {
         "SerializationError",
         "RemoteError",
         "RemoteTraceback",
+        "WorkerDiedError",
         "WorkersBusyError",
         "JobError",
         "LaunchError",

@@ -89,6 +89,14 @@ def batch(request: pytest.FixtureRequest, nothing_left: None) -> Iterator[Batch]
 
 
 @pytest.fixture
+def one(request: pytest.FixtureRequest, nothing_left: None) -> Iterator[Batch]:
+    """A batch with one worker, whose tasks are isolated."""
+    batch = Batch(1, isolate=True)
+    yield batch
+    _end(request, batch)
+
+
+@pytest.fixture
 def recorded(request: pytest.FixtureRequest, nothing_left: None) -> Iterator[Batch]:
     """A batch with all workers that records its tasks."""
     batch = Batch(enable_telem=True)
