@@ -56,12 +56,13 @@ def _serve(connection: socket.socket) -> None:
     """Run what the worker sends, one task at a time, until it lets go."""
     from alamo_mpi.runtime.cellseat import CellSeat
     from alamo_mpi.runtime.cellstreams import CellStreams
-    from alamo_mpi.runtime.celltalk import DONE, FAILED, Assignment
+    from alamo_mpi.runtime.celltalk import DONE, FAILED, UP, Assignment
     from alamo_mpi.runtime.failures import describe
     from alamo_mpi.runtime.parcels import Parcel, receive
     from alamo_mpi.runtime.turn import sit
 
     streams, functions = CellStreams(), _Functions()
+    Parcel().send(connection, (UP, None))
     while True:
         message, fds, payload = receive(connection)
         assignment, parcel = Assignment(*message), Parcel()
@@ -84,7 +85,11 @@ def _serve(connection: socket.socket) -> None:
         faulthandler.unregister(signal.SIGTERM)
         del message, assignment, payload
         streams.settle()
-        parcel.send(connection, answer)
+        try:
+            parcel.send(connection, answer)
+        except OSError as error:
+            # No memory or descriptors for it, or the worker is gone, and then this fails too.
+            Parcel().send(connection, (FAILED, tuple(describe(error, 2))))
         del answer, parcel
 
 

@@ -48,6 +48,8 @@ class Order(NamedTuple):
     depth: int
     #: See `Parcel.payload`.
     file_of: Callable[[int], Any]
+    #: Called when it is handed over.
+    begin: Callable[[], None] | None
 
 
 class Death(NamedTuple):
@@ -71,6 +73,8 @@ class Cell:
         Of both.
     pid : int or None
         Its process, once that was told.
+    up : bool
+        Whether it has said that it is ready.
     """
 
     def __init__(self) -> None:
@@ -97,6 +101,7 @@ class Cell:
         self.events.register(self.connection, select.POLLIN)
         self.events.register(self.report, select.POLLIN)
         self.pid: int | None = None
+        self.up = False
         #: Functions that it was sent; one that travels with its task needs no sending.
         self._known = {TRAVELS_WITH_TASK}
         self._death: Death | None = None

@@ -2,7 +2,8 @@
 
 First the cell gets two things that are none of these: the module search path, in a packet of its
 own, without which it could import nothing of this package; and its rank with the hosts of all
-ranks, or None where there is no memory pool.  Then each `Assignment` is followed by one `DONE` or
+ranks, or None where there is no memory pool.  It says `UP` when it is ready for more.  Then each
+`Assignment` is followed by one `DONE` or
 `FAILED`, with pairs of `WAITS` and `GOES_ON` before it; the latter is answered by whether
 stdout and stderr come along.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-__all__ = ["DONE", "FAILED", "GOES_ON", "WAITS", "Assignment"]
+__all__ = ["DONE", "FAILED", "GOES_ON", "UP", "WAITS", "Assignment"]
 
 #: (DONE, payload of the result).
 DONE: Final = 0
@@ -21,6 +22,8 @@ FAILED: Final = 1
 WAITS: Final = 2
 #: (GOES_ON, None).
 GOES_ON: Final = 3
+#: (UP, None).
+UP: Final = 4
 
 
 class Assignment(NamedTuple):

@@ -7,6 +7,7 @@ megabytes or return what cannot be pickled, ends as an entry in the report; noth
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickle
 import sys
 import time
@@ -256,7 +257,7 @@ class Executor:
             try:
                 payload = arguments[position]
                 if position in isolated:
-                    call, values = self._isolate(), (self._order(run, position, kind, payload),)
+                    call, values = self._isolate(), (self._order(work, position, kind, payload),)
                 else:
                     if function is None and kind != TRAVELS_WITH_TASK:
                         function = self._load(kind)
@@ -267,7 +268,7 @@ class Executor:
                     call = function
                     if call is None:
                         call, *values = values
-                if position in limits:
+                if position in limits and position not in isolated:
                     self._watch(work, limits[position])
                 work.in_task = True
                 if position in work.given_up:
@@ -360,9 +361,15 @@ class Executor:
             self._isolation = Isolation()
         return self._isolation.call
 
-    def _order(self, run: Run, position: int, kind: int, payload: Any) -> Order:
+    def _order(self, work: Work, position: int, kind: int, payload: Any) -> Order:
         """Return a task as its own process gets it: packed as it came."""
         from alamo_mpi.runtime.cells import Order
+
+        run = work.run
+        begin = None
+        if position in run.limits:
+            # Its time begins when the process is there, which may have to be started.
+            begin = functools.partial(self._watch, work, run.limits[position])
 
         def definition() -> bytes:
             pickled = self._definitions.get(kind)
@@ -370,7 +377,7 @@ class Executor:
 
         inputs = [(at, self._fetch(uid, run.sources)) for at, uid in run.inputs.get(position, ())]
         uid, depth = uid_of(run, position), run.depth + 1
-        return Order(kind, definition, payload, inputs, uid, depth, self.buffers.file_of)
+        return Order(kind, definition, payload, inputs, uid, depth, self.buffers.file_of, begin)
 
     def _fill_in(self, values: Any, run: Run, position: int) -> list[Any]:
         """Put results of other tasks in their places among the arguments."""

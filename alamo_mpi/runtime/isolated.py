@@ -77,6 +77,11 @@ class _Talk:
     def run(self, order: Order) -> tuple[int, Any]:
         """Hand the task over; return `DONE` or `FAILED` with what belongs to it."""
         cell = self._cell
+        if not cell.up:
+            self._next()
+            cell.up = True
+        if order.begin is not None:
+            order.begin()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its report tells
             cell.assign(order)
         while True:

@@ -12,6 +12,7 @@ number of its descriptor and its size, (number, size, "file").
 from __future__ import annotations
 
 import array
+import errno
 import mmap
 import os
 import pickle
@@ -140,13 +141,15 @@ def receive(connection: socket.socket) -> tuple[Any, list[int], Callable[[Any], 
     EOFError, OSError
         The other end is gone.
     """
-    packet, control, _, _ = connection.recvmsg(
+    packet, control, flags, _ = connection.recvmsg(
         _RECEIVED_NBYTES, _CONTROL_NBYTES, socket.MSG_CMSG_CLOEXEC
     )
     if not packet:
         raise EOFError
     fds: list[int] = _fds_of(control) if control else []
     try:
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: what was sent is lost")
         if packet[0]:
             return pickle.loads(packet), fds, _Opener(b"", fds)
         arena = fds.pop()

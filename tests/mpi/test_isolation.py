@@ -110,6 +110,10 @@ def test_a_copy_of_the_batch_does_as_the_batch(one: Batch) -> None:
     assert here != there
 
 
+def test_programs_are_not_functions(one: Batch) -> None:
+    assert one.process(["true"]).run(LIMIT_S) == 0
+
+
 # Deaths ----------------------------------------------------------------------------------------
 
 
@@ -227,6 +231,21 @@ def test_time_out(one: Batch, tmp_path: Path, kind: Callable[..., Any]) -> None:
         assert "in stuck" in str(caught.value.__cause__)
         assert "in stuck" in task.stderr.get()
     assert one.function(square, 4).run(LIMIT_S) == 16
+
+
+def starts_python_in(folder: str | None) -> str | None:
+    before = os.environ.pop("PYTHONPATH", None)
+    if folder is not None:
+        os.environ["PYTHONPATH"] = folder
+    return before
+
+
+def test_the_limit_begins_when_the_process_is_there(one: Batch, tmp_path: Path) -> None:
+    died(one.function(kills_itself))
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(1.5)\n")
+    before = one.function(starts_python_in, str(tmp_path), isolate=False).run(LIMIT_S)
+    assert one.function(square, 4, timeout=1.0).run(LIMIT_S) == 16
+    one.function(starts_python_in, before, isolate=False).run(LIMIT_S)
 
 
 @pytest.mark.parametrize("kind", [stuck, stubborn])
