@@ -239,6 +239,19 @@ def fails_to_rebuild() -> None:
     raise ImportError("no such module")
 
 
+def forks() -> str:
+    child = os.fork()
+    if not child:
+        raise ValueError("in the child")
+    os.waitpid(child, 0)
+    return "in the parent"
+
+
+def test_a_forked_child_that_comes_back_says_nothing(one: Batch) -> None:
+    assert one.function(forks).run(LIMIT_S) == "in the parent"
+    assert one.function(square, 4).run(LIMIT_S) == 16
+
+
 def writes(text: str) -> None:
     print(text)
     print(text.upper(), file=sys.stderr)
