@@ -19,6 +19,8 @@ import sys
 
 __all__: list[str] = []
 
+#: Where the package is.
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _SET_PDEATHSIG = 1
 _PATH_NBYTES = 1 << 20
 _LOWEST_PRIVATE_FD = 10
@@ -44,6 +46,10 @@ def _main() -> None:
     told = connection.recv(_PATH_NBYTES)
     if not told:
         return
+    # The worker's own package, which may be another than the one that would be found.
+    sys.path.insert(0, _ROOT)
+    import alamo_mpi  # noqa: F401
+
     sys.path[:] = pickle.loads(told)
     from alamo_mpi.runtime.cellloop import serve
 

@@ -78,6 +78,17 @@ def test_it_is_no_rank(one: Batch) -> None:
     assert not one.function(rank_of_mpi).run(LIMIT_S)
 
 
+def files_of_the_package() -> tuple[str, str]:
+    import alamo_mpi.runtime.cells
+
+    return alamo_mpi.__file__, alamo_mpi.runtime.cells.__file__
+
+
+def test_it_has_the_package_of_its_worker(one: Batch) -> None:
+    inside = one.function(files_of_the_package).run(LIMIT_S)
+    assert inside == one.function(files_of_the_package, isolate=False).run(LIMIT_S)
+
+
 @pytest.mark.parametrize("isolate", [1, "yes"])
 def test_wrong_arguments(batch: Batch, isolate: Any) -> None:
     with pytest.raises(TypeError, match="isolate must be True, False or None"):
