@@ -215,8 +215,8 @@ class Batch:
             task._results_of = given
         if timeout is not None:
             task._timeout = _seconds(timeout)
-        if isolates(isolate, self._isolate):
-            task._isolated = True
+        if self._isolate or isolate is not None:
+            task._isolated = isolates(isolate, self._isolate)
         return task
 
     process = _process
