@@ -14,6 +14,7 @@ from alamo_mpi.core import access
 from alamo_mpi.core.access import AccessTarget, DataAccess
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
+from alamo_mpi.isolating import default_isolation, isolates
 from alamo_mpi.job import job as _job
 from alamo_mpi.placed import _Placed
 from alamo_mpi.process import process as _process
@@ -45,13 +46,16 @@ class Batch:
         Level of this batch's loggers on every rank.
     enable_telem : bool
         Record the life of each task; see `telemetry`.
+    isolate : bool, optional
+        Whether function tasks run isolated, see `function`, that do not say it themselves; by
+        default what ``ALAMO_ISOLATE`` says (1 or 0).  Clients that are unpickled do as this one.
 
     Raises
     ------
     WorkersBusyError
         If other live batches hold every worker, naming them.
     ValueError
-        If `num_workers` is below 1.
+        If `num_workers` is below 1, or ``ALAMO_ISOLATE`` is neither 0 nor 1.
     LaunchError
         If the program was started in a way that cannot work.
 
@@ -74,11 +78,14 @@ class Batch:
         num_workers: int | None = None,
         log_level: int = logging.WARNING,
         enable_telem: bool | None = False,
+        *,
+        isolate: bool | None = None,
     ) -> None:
         if num_workers is not None:
             num_workers = operator.index(num_workers)
             if num_workers < 1:
                 raise ValueError(f"num_workers must be 1 or more, not {num_workers}")
+        self._isolate = isolates(isolate, default_isolation())
         self._manager: BatchService = session.service()
         self._record = bool(enable_telem)
         self._live, self._client = self._manager.open_batch(
@@ -135,6 +142,7 @@ class Batch:
         retry_delay: float = 0.0,
         retry_on: RetryOn = None,
         idempotent: bool = False,
+        isolate: bool | None = None,
     ) -> _Function:
         """Create a task that calls a function.
 
@@ -159,7 +167,8 @@ class Batch:
         timeout : float, optional
             Seconds that the function may run, its own waits included.  Past it, it gets an
             exception at its next bytecode, and ``get()`` raises `TaskTimeoutError`; a function
-            inside a long C call notices when that returns.
+            inside a long C call notices when that returns.  An isolated one is ended in any case:
+            by SIGTERM, and a second later by SIGKILL.
         retries : int
             How often it is tried again after a failure that `retry_on` names; until the last
             attempt it is unfinished, and its successors wait.  See ``docs/failures.md``.
@@ -171,6 +180,9 @@ class Batch:
             (`TaskTimeoutError`, `subprocess.TimeoutExpired`), not what the function raises.
         idempotent : bool
             Allow retries of a task that reads what it writes: another attempt does no harm.
+        isolate : bool, optional
+            Run it in a process of its own beside the worker, which is no rank: a crash ends that
+            process alone, and ``get()`` raises `WorkerDiedError`.  By default as the batch says.
 
         Returns
         -------
@@ -180,7 +192,8 @@ class Batch:
         Raises
         ------
         TypeError
-            If `func` or `callback_func` cannot be called, or an access is none.
+            If `func` or `callback_func` cannot be called, an access is none, or `isolate` is not
+            a bool.
         ValueError
             If an argument is a task of another batch, a number is out of range, no worker can
             honour the policy, or the task is to be tried again and reads what it writes.
@@ -220,6 +233,8 @@ class Batch:
             task._timeout = _seconds(timeout)
         if retries or retry_on is not None or retry_delay:
             task._try_again(retries, retry_delay, retry_on, idempotent)
+        if self._isolate or isolate is not None:
+            task._isolated = isolates(isolate, self._isolate)
         return task
 
     process = _process
@@ -392,10 +407,10 @@ class Batch:
     def __repr__(self) -> str:
         return f"<{self._live}, {self.num_workers} workers, {self._live.unfinished} tasks>"
 
-    def __getstate__(self) -> BatchState:
-        return self._manager.share(self._live)
+    def __getstate__(self) -> tuple[BatchState, bool]:
+        return self._manager.share(self._live), self._isolate
 
-    def __setstate__(self, state: BatchState) -> None:
+    def __setstate__(self, state: tuple[BatchState, bool]) -> None:
         """Become a further client of the batch: what unpickling does, in any process.
 
         Parameters
@@ -414,8 +429,9 @@ class Batch:
         in a task, and one that nobody holds any more, counts as closed.
         """
         self._manager = session.service()
-        self._record = state[2]
-        self._live, self._client = self._manager.join_in(state)
+        shared, self._isolate = state
+        self._record = shared[2]
+        self._live, self._client = self._manager.join_in(shared)
 
 
 def _seconds(timeout: float) -> float:

@@ -106,10 +106,6 @@ class TaskTimeoutError(AlamoError, TimeoutError):
         self.limit_s = limit_s
 
 
-class WorkerDiedError(AlamoError):
-    """The process that ran the task was lost before it had a result."""
-
-
 class SerializationError(AlamoError, pickle.PicklingError):
     """A function, argument, result or exception cannot be pickled, or not be rebuilt."""
 
@@ -167,6 +163,42 @@ class JobError(AlamoError):
 
 class JobTimeoutError(JobError, TaskTimeoutError):
     """A job was ended because it ran longer than its ``timeout``."""
+
+
+class WorkerDiedError(AlamoError):
+    """The process in which an isolated task ran has ended under it; the rank has not.
+
+    Attributes
+    ----------
+    status : int or None
+        Its exit status; negative for a signal, None where nobody was there to see it.
+    signal : str or None
+        The name of the signal that ended it.
+    pid : int or None
+        Its process id on `host`.
+    peak_nbytes : int
+        Most memory that it had at a time, also for tasks before; 0 where that is not known.
+    stderr : str
+        The end of what the task wrote to stderr, with the Python stack of a crash.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int | None = None,
+        signal: str | None = None,
+        pid: int | None = None,
+        peak_nbytes: int = 0,
+        stderr: str = "",
+        **where: object,
+    ) -> None:
+        super().__init__(message, **where)  # type: ignore[arg-type]
+        self.status = status
+        self.signal = signal
+        self.pid = pid
+        self.peak_nbytes = peak_nbytes
+        self.stderr = stderr
 
 
 class WorkersBusyError(AlamoError, RuntimeError):

@@ -56,6 +56,7 @@ def make_submission(
     if locality is not None:
         locality.note(submission.program)
     retry: dict[int, Retry] = {}
+    isolated: list[int] = []
     for index, each in enumerate(tasks):
         if each._callback is not None:
             submission.callbacks[index] = each._callback
@@ -63,9 +64,12 @@ def make_submission(
             submission.limits[index] = each._timeout
         if each._retry is not None:
             retry[index] = each._retry
+        if each._isolated:
+            isolated.append(index)
         if type(each) is not _Function:
             each._enter(submission, index)
     submission.program.retry = retry
+    submission.isolated = frozenset(isolated)
     submission.callbacks_left = len(submission.callbacks)
     if isinstance(task, _Compiled) and task._callback is not None:
         submission.callback = task._callback

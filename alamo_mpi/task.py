@@ -409,7 +409,7 @@ class Task:
 class _Function(Task):
     """A call of a Python function."""
 
-    __slots__ = ("_arguments", "_function", "_results_of", "_retry", "_timeout")
+    __slots__ = ("_arguments", "_function", "_isolated", "_results_of", "_retry", "_timeout")
 
     def __init__(
         self,
@@ -428,6 +428,8 @@ class _Function(Task):
         self._timeout: float | None = None
         #: On what terms it is tried again, if it is.
         self._retry: Retry | None = None
+        #: Whether it runs in a process of its own.
+        self._isolated = False
         #: (argument index, task whose result goes there).
         self._results_of: Sequence[tuple[int, Task]] = ()
 

@@ -42,6 +42,7 @@ CHAPTERS = {
         "SerializationError",
         "RemoteError",
         "RemoteTraceback",
+        "WorkerDiedError",
         "WorkersBusyError",
         "JobError",
         "JobTimeoutError",

@@ -143,6 +143,8 @@ class Run(NamedTuple):
     limits: dict[int, float]
     #: Of a job, which is alone in its chunk, the workers that it has taken, this one first.
     gang: tuple[int, ...] = ()
+    #: Positions that run in a process of their own.
+    isolated: frozenset[int] = frozenset()
 
 
 class Recall(NamedTuple):
@@ -370,6 +372,8 @@ class Submit(NamedTuple):
     limits: dict[int, float]
     #: Task -> on what terms it is tried again, as fields of a `core.retry.Retry`.
     retry: dict[int, tuple[Any, ...]]
+    #: Tasks that run in a process of their own.
+    isolated: frozenset[int] = frozenset()
 
 
 class Cancel(NamedTuple):

@@ -60,6 +60,7 @@ class Composer:
         keeps: dict[int, int] = {}
         blobs: dict[int, Any] = {}
         limits: dict[int, float] = {}
+        isolated: frozenset[int] = frozenset()
         position = 0
         for submission, _, indices in parts:
             if submission.inputs or submission.wanted:
@@ -68,6 +69,8 @@ class Composer:
                 self._add_blobs(submission, indices, chunk.rank, blobs)
             if submission.limits:
                 _add_limits(submission, indices, position, limits)
+            if submission.isolated:
+                isolated |= _isolated(submission, indices, position)
             position += len(indices)
         return Run(
             chunk=chunk.number,
@@ -85,6 +88,7 @@ class Composer:
             depth=max(program.depth for program, _ in chunk.parts),
             gang=chunk.gang,
             limits=limits,
+            isolated=isolated,
         )
 
     def _definitions(self, kinds: int | list[int], rank: int) -> dict[int, bytes]:
@@ -119,6 +123,11 @@ def _add_limits(
     for at, index in enumerate(indices, position):
         if index in submission.limits:
             limits[at] = submission.limits[index]
+
+
+def _isolated(submission: Submission, indices: Sequence[int], position: int) -> frozenset[int]:
+    alone = submission.isolated
+    return frozenset(at for at, index in enumerate(indices, position) if index in alone)
 
 
 def _add_values(

@@ -53,6 +53,17 @@ class SharedBuffers:
         # The mapping ends with the last array on it; the file with `forget`.
         return mmap.mmap(fd, nbytes, flags=mmap.MAP_PRIVATE)
 
+    def file_of(self, number: int) -> tuple[int, int] | bytes:
+        """Return the descriptor and size of a blob's file, or its content if it has none.
+
+        Raises
+        ------
+        KeyError
+            If there is no such blob.
+        """
+        copied = self._copied.get(number)
+        return self._mapped[number] if copied is None else copied
+
     def forget(self, numbers: Iterable[int]) -> None:
         """Free blobs; unknown numbers are ignored."""
         for number in numbers:

@@ -300,6 +300,7 @@ class Desk:
         )
         submission.origin = message.address, message.number
         submission.limits = message.limits
+        submission.isolated = message.isolated
         self._adopt_blobs(message, submission)
         for index, entries in inputs.items():
             submission.inputs[index] = [

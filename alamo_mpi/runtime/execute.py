@@ -7,23 +7,29 @@ megabytes or return what cannot be pickled, ends as an entry in the report; noth
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickle
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
 from alamo_mpi.errors import SerializationError, TaskTimeoutError
 from alamo_mpi.runtime import spool
 from alamo_mpi.runtime.cow import SharedBuffers
+from alamo_mpi.runtime.elsewhere import FailedElsewhere, GivenUp, Packed
 from alamo_mpi.runtime.failures import describe
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK
-from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, private, unpack
+from alamo_mpi.runtime.packing import ATOMS, dumps, loads, nbytes_of, pack, private, unpack
 from alamo_mpi.runtime.report import Pause, Report
 from alamo_mpi.runtime.runners import Guard, Interruption
 from alamo_mpi.runtime.turn import Turn
+
+if TYPE_CHECKING:
+    from alamo_mpi.runtime.cells import Order
+    from alamo_mpi.runtime.isolated import Isolation
 
 __all__ = ["Executor", "Kept", "Work", "uid_of"]
 
@@ -187,6 +193,7 @@ class Executor:
         self._output = output
         self._fetch = fetch
         self._watch = watch
+        self._isolation: Isolation | None = None
         self._functions: dict[int, Callable[..., Any]] = {}
         self._definitions: dict[int, bytes] = {}
         self.kept = Kept()
@@ -220,11 +227,13 @@ class Executor:
         """Run what is left to do of a chunk, inside `capturing`; returns when nothing is."""
         run, next_position, report = work.run, work.todo.popleft, self._report
         take, needs, special = self._output.take, run.needs, bool(run.inputs or run.keeps)
-        turn, guard, limits = self._turn, work.guard, run.limits
+        turn, guard, limits, isolated = self._turn, work.guard, run.limits, run.isolated
         report.begin(run.chunk, run.record)
         kinds, arguments = run.functions, run.arguments
         failed: dict[int, int] = {}
         kind, function = -1, None
+        call: Callable[..., Any] | None
+        values: Any
         while True:
             while work.at_end:
                 work.at_end.pop()()
@@ -246,16 +255,20 @@ class Executor:
                 kind, function = following, self._functions.get(following)
                 report.turn_to(kind)
             try:
-                if function is None and kind != TRAVELS_WITH_TASK:
-                    function = self._load(kind)
                 payload = arguments[position]
-                values = payload if type(payload) is tuple else unpack(payload, self.buffers.find)
-                if special and position in run.inputs:
-                    values = self._fill_in(values, run, position)
-                call = function
-                if call is None:
-                    call, *values = values
-                if position in limits:
+                if position in isolated:
+                    call, values = self._isolate(), (self._order(work, position, kind, payload),)
+                else:
+                    if function is None and kind != TRAVELS_WITH_TASK:
+                        function = self._load(kind)
+                    atoms = type(payload) is tuple
+                    values = payload if atoms else unpack(payload, self.buffers.find)
+                    if special and position in run.inputs:
+                        values = self._fill_in(values, run, position)
+                    call = function
+                    if call is None:
+                        call, *values = values
+                if position in limits and position not in isolated:
                     self._watch(work, limits[position])
                 work.in_task = True
                 if position in work.given_up:
@@ -340,6 +353,32 @@ class Executor:
         del self._definitions[kind]
         return function
 
+    def _isolate(self) -> Callable[[Order], Any]:
+        """Return what runs a task in a process of its own; made at the first use."""
+        if self._isolation is None:
+            from alamo_mpi.runtime.isolated import Isolation  # most workers never need it
+
+            self._isolation = Isolation()
+        return self._isolation.call
+
+    def _order(self, work: Work, position: int, kind: int, payload: Any) -> Order:
+        """Return a task as its own process gets it: packed as it came."""
+        from alamo_mpi.runtime.cells import Order
+
+        run = work.run
+        begin = None
+        if position in run.limits:
+            # Its time begins when the process is there, which may have to be started.
+            begin = functools.partial(self._watch, work, run.limits[position])
+
+        def definition() -> bytes:
+            pickled = self._definitions.get(kind)
+            return dumps(self._functions[kind]) if pickled is None else pickled
+
+        inputs = [(at, self._fetch(uid, run.sources)) for at, uid in run.inputs.get(position, ())]
+        uid, depth = uid_of(run, position), run.depth + 1
+        return Order(kind, definition, payload, inputs, uid, depth, self.buffers.file_of, begin)
+
     def _fill_in(self, values: Any, run: Run, position: int) -> list[Any]:
         """Put results of other tasks in their places among the arguments."""
         filled = list(values)
@@ -353,7 +392,10 @@ class Executor:
         """Report a result that needs care; return whether it could be packed."""
         uid = uid_of(run, position)
         try:
-            payload = pack(result, _sole_owner(result, sys.getrefcount(result)))
+            if type(result) is Packed:
+                payload = result.payload
+            else:
+                payload = pack(result, _sole_owner(result, sys.getrefcount(result)))
         except SerializationError as error:
             problem = SerializationError(f"The result of the task was lost: {error}")
             problem.__cause__ = error.__cause__
@@ -370,10 +412,16 @@ class Executor:
 
     def _failed(self, error: BaseException, work: Work, position: int) -> None:
         limit_s = work.overdue.get(position)
+        text = error.text if isinstance(error, GivenUp) else None
         if isinstance(error, Interruption) and limit_s is not None:
             # With the traceback of where it was.
             error = TaskTimeoutError(limit_s=limit_s).with_traceback(error.__traceback__)
-        failure = describe(error, 1 if work.guard is None else 2)
+        if isinstance(error, FailedElsewhere):
+            failure = error.failure
+        else:
+            failure = describe(error, 1 if work.guard is None else 2)
+        if text is not None:
+            failure = failure._replace(traceback=text)
         if isinstance(error, Interruption):
             failure = failure._replace(pickled=None, root=INTERRUPTED)
         output = self._output.take()

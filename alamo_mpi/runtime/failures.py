@@ -6,13 +6,21 @@ import traceback
 
 from alamo_mpi.core.messages import OWN, Failure
 from alamo_mpi.core.retry import kinds_of
-from alamo_mpi.errors import RemoteError, RemoteTraceback, SerializationError, TaskTimeoutError
+from alamo_mpi.errors import (
+    RemoteError,
+    RemoteTraceback,
+    SerializationError,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
 from alamo_mpi.runtime.packing import dumps, loads
 
 __all__ = ["describe", "rebuild"]
 
 #: Exceptions that would end or confuse the program of whoever calls ``get()``.
 _NOT_RAISED_AGAIN = (SystemExit, KeyboardInterrupt, GeneratorExit)
+#: Those that say which task they are about.
+_OURS = (RemoteError, TaskTimeoutError, SerializationError, WorkerDiedError)
 
 
 def describe(error: BaseException, skip: int = 1) -> Failure:
@@ -84,7 +92,9 @@ def rebuild(failure: Failure, task: str, uid: int, rank: int, host: str) -> Base
             f"its timeout of {limit_s:g} s. Give it a longer timeout=, or less to do.",
             limit_s=limit_s,
         )
-    if isinstance(error, (RemoteError, TaskTimeoutError, SerializationError)) and error.uid is None:
+    if type(error) is WorkerDiedError and error.uid is None:
+        error.args = (f"{where}: {error}",)
+    if isinstance(error, _OURS) and error.uid is None:
         error.uid, error.task_name, error.rank, error.host = uid, task, rank, host
     error.__cause__ = RemoteTraceback(f"{where}:\n{failure.traceback}")
     return error

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.runtime.confined import Limits, variables_of
 from alamo_mpi.runtime.device import gpus
+from alamo_mpi.runtime.tail import length, tail_of
 
 __all__ = ["Invocation", "Stream", "run_program"]
 
@@ -26,8 +27,6 @@ Stream = str | bytes | int | None
 
 #: ``subprocess.STDOUT``; that module is imported by those only who run a program.
 STDOUT = -2
-
-_TAIL_NBYTES = 2048
 
 
 class Invocation(NamedTuple):
@@ -66,18 +65,18 @@ def run_program(invocation: Invocation) -> int:
     cwd = os.fsencode(invocation.options["cwd"] or os.getcwd())
     request = _request(invocation, cwd)
     captured = _where_stderr_goes(invocation)
-    start = _length(captured)
+    start = length(captured)
     with contextlib.ExitStack() as opened:
         fds = _open_streams(invocation, cwd, opened)
         status = warden().run(request, fds, invocation.timeout)
     if status is None:
         assert invocation.timeout is not None
-        tail = _tail(captured, start)
+        tail = tail_of(captured, start)
         raise _told(
             subprocess.TimeoutExpired(invocation.args, invocation.timeout, None, tail), tail
         )
     if invocation.check and status:
-        tail = _tail(captured, start)
+        tail = tail_of(captured, start)
         raise _told(subprocess.CalledProcessError(status, invocation.args, None, tail), tail)
     return status
 
@@ -158,24 +157,6 @@ def _where_stderr_goes(invocation: Invocation) -> int | None:
     if invocation.stderr is None:
         return 2
     return 1 if invocation.stderr == STDOUT and invocation.stdout is None else None
-
-
-def _length(fd: int | None) -> int:
-    """Return how much was written to a captured descriptor so far."""
-    with contextlib.suppress(OSError):  # a terminal, under a debugger
-        return 0 if fd is None else os.lseek(fd, 0, os.SEEK_END)
-    return 0
-
-
-def _tail(fd: int | None, start: int) -> str | None:
-    """Return the end of what was written to a captured descriptor since it was `start` long."""
-    if fd is None:
-        return None
-    with contextlib.suppress(OSError):
-        end = _length(fd)
-        first = max(start, end - _TAIL_NBYTES)
-        return os.pread(fd, max(end - first, 0), first).decode(errors="replace")
-    return None
 
 
 def _told(error: Exception, tail: str | None) -> Exception:

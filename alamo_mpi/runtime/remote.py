@@ -297,6 +297,7 @@ class RemoteService:
             dict(program.widths),
             submission.limits,
             {index: tuple(terms) for index, terms in program.retry.items()},
+            submission.isolated,
         )
 
     def cancel(self, live: RemoteBatch, submission: Submission, tasks: list[int] | None) -> None:

@@ -82,6 +82,8 @@ class Submission:
         Task -> seconds that it may run, for those that have a limit.
     attempts : dict
         Task -> its attempts so far, of those that are tried again.
+    isolated : frozenset
+        Tasks that run in a process of their own.
     values : dict
         Task -> result or exception as the user got it, so that each ``get`` gives the same object.
     """
@@ -101,6 +103,7 @@ class Submission:
         "failures",
         "homes",
         "inputs",
+        "isolated",
         "kept",
         "limits",
         "names",
@@ -145,6 +148,7 @@ class Submission:
         self.callback_errors: dict[int, BaseException] = {}
         self.limits: dict[int, float] = {}
         self.attempts: dict[int, list[Tried]] = {}
+        self.isolated: frozenset[int] = frozenset()
         self.values: dict[int, Any] = {}
         #: Seconds by the manager's clock.
         self.submitted = 0.0

@@ -20,12 +20,16 @@ packet                          from    meaning
                                         where that is too large for a packet
 ("end", number, grace_s)        rank    SIGTERM to its process group, SIGKILL after the grace
 ("failed", number, exception)   warden  it was not started
-("ended", number, status)       warden  it has ended, and nothing of its process group runs
+("started", number, pid)        warden  it was; told on a report only
+("ended", number, ending)       warden  it has ended, and nothing of its process group runs; an
+                                        `Ending` as a plain tuple
 ==============================  ======  ==========================================================
 
 A request has the keyword arguments of `subprocess.Popen`, but "cpus" (a list, or None) and
 "preexec" (a pickle, ``sys.path`` to load it with; or None); "env" is None for that of the request
-before.
+before.  With "report" true, the last descriptor that comes along is a socket: what the warden has
+to say of this program it says there, and closes it, so that many programs can be waited for at a
+time.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 _SET_CHILD_SUBREAPER = 36
 _SET_PDEATHSIG = 1
@@ -51,18 +55,31 @@ _LAST_GRACE_S = 0.5
 #: A process that SIGKILL does not end in this time (it waits for a disk) is not waited for.
 _MOURNING_S = 2.0
 _LARGEST_PACKET = 1 << 17
+#: stdin, stdout, stderr, a large request, a report.
+_MOST_FDS = 5
+
+
+class Ending(NamedTuple):
+    """How a program has ended."""
+
+    #: As of `subprocess.Popen.returncode`.
+    status: int
+    #: Most memory that it had at a time; 0 where that is not known.
+    peak_nbytes: int
 
 
 class Ward:
     """One program: its process group, and when the next step against it is due."""
 
-    __slots__ = ("due", "number", "pid", "status")
+    __slots__ = ("due", "ending", "number", "pid", "report")
 
-    def __init__(self, number: int, pid: int) -> None:
+    def __init__(self, number: int, pid: int, report: socket.socket) -> None:
         self.number = number
         self.pid = pid
-        #: As of `subprocess.Popen.returncode`; None while it runs.
-        self.status: int | None = None
+        #: Where its end is told.
+        self.report = report
+        #: None while it runs.
+        self.ending: Ending | None = None
         #: While it runs: when SIGKILL is sent.  Afterwards: when to stop waiting for its group.
         self.due: float | None = None
 
@@ -119,7 +136,7 @@ class Warden:
 
     def _receive(self) -> bool:
         """Handle one packet; false at the end of the connection."""
-        body, fds, _, _ = socket.recv_fds(self._connection, _LARGEST_PACKET, 4)
+        body, fds, _, _ = socket.recv_fds(self._connection, _LARGEST_PACKET, _MOST_FDS)
         if not body:
             return False
         try:
@@ -134,30 +151,36 @@ class Warden:
         return True
 
     def _run(self, number: int, request: dict[str, Any] | None, fds: list[int]) -> None:
+        report = self._connection
         try:
             if request is None:
                 with open(fds[3], "rb", closefd=False) as file:
                     file.seek(0)
                     request = pickle.load(file)
+            if request.pop("report", False):
+                report = socket.socket(fileno=os.dup(fds[-1]))
             if request["env"] is not None:
                 given = request["env"].items()
                 self._environment = {os.fsencode(k): os.fsencode(v) for k, v in given}
             request["env"] = self._environment
             pid = _start(request, fds)
         except BaseException as error:
-            self._send(("failed", number, error))
+            self._say(report, ("failed", number, error))
+            self._done_with(report)
         else:
-            self._wards[pid] = Ward(number, pid)
+            self._wards[pid] = Ward(number, pid, report)
+            if report is not self._connection:
+                self._say(report, ("started", number, pid))
 
     def _end(self, number: int, grace_s: float) -> None:
         for ward in self._wards.values():
             if ward.number == number:
-                if ward.status is None:
+                if ward.ending is None:
                     _signal_group(ward.pid, signal.SIGTERM)
                     ward.due = time.monotonic() + grace_s
                 return
         # It has ended meanwhile, or was never started; whoever asks waits for an answer.
-        self._send(("ended", number, 0))
+        self._say(self._connection, ("ended", number, tuple(Ending(0, 0))))
 
     def _bury(self) -> None:
         """Take in every child that has ended: programs, and what they have left behind."""
@@ -173,29 +196,34 @@ class Warden:
             if ward is not None:
                 _signal_group(ward.pid, signal.SIGKILL)
                 ward.due = time.monotonic() + _MOURNING_S
-            _, status = os.waitpid(found.si_pid, 0)
+            _, status, usage = os.wait4(found.si_pid, 0)
             if ward is not None:
-                ward.status = os.waitstatus_to_exitcode(status)
+                ward.ending = Ending(os.waitstatus_to_exitcode(status), usage.ru_maxrss << 10)
 
     def _step(self) -> None:
         """Report programs of which nothing is left; kill those whose grace is over."""
         now = time.monotonic()
         for ward in list(self._wards.values()):
             late = ward.due is not None and now >= ward.due
-            if ward.status is not None and (late or not _group_exists(ward.pid)):
+            if ward.ending is not None and (late or not _group_exists(ward.pid)):
                 del self._wards[ward.pid]
-                self._send(("ended", ward.number, ward.status))
+                self._say(ward.report, ("ended", ward.number, tuple(ward.ending)))
+                self._done_with(ward.report)
             elif late:
                 _signal_group(ward.pid, signal.SIGKILL)
                 ward.due = None
 
-    def _send(self, packet: tuple[str, int, Any]) -> None:
+    def _say(self, to: socket.socket, packet: tuple[str, int, Any]) -> None:
         try:
             body = pickle.dumps(packet)
         except Exception:
             body = pickle.dumps((packet[0], packet[1], RuntimeError(repr(packet[2]))))
         with contextlib.suppress(OSError):  # the rank is gone, as the next look will tell
-            self._connection.send(body)
+            to.send(body)
+
+    def _done_with(self, report: socket.socket) -> None:
+        if report is not self._connection:
+            report.close()
 
 
 def _start(request: dict[str, Any], fds: list[int]) -> int:

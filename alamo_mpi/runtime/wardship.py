@@ -20,7 +20,7 @@ from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.runtime.ends import at_end
 from alamo_mpi.runtime.spool import LOWEST_PRIVATE_FD
 
-__all__ = ["Wardship", "warden"]
+__all__ = ["BURIAL_S", "GRACE_S", "Wardship", "warden"]
 
 #: See `runtime.interrupter`: it may be left at any bytecode, and ends the program then.
 __interruptible__ = True
@@ -29,7 +29,7 @@ __interruptible__ = True
 #: `Batch.terminate` waits.
 GRACE_S = 1.0
 #: Past the grace, the warden waits this long at most for what it has killed.
-_BURIAL_S = 4.0
+BURIAL_S = 4.0
 #: Other threads can interrupt a wait only between two looks.
 _LOOK_S = 0.1
 _SMALL_NBYTES = 1 << 16
@@ -42,8 +42,10 @@ class Wardship:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._numbers = itertools.count()
-        # Tasks that run at the same time in several threads take turns.
+        # Tasks that run at the same time in several threads take turns, but for `start`.
         self._lock = threading.Lock()
+        #: Held while a request is sent: requests refer to the one before.
+        self._sending = threading.Lock()
         #: The environment of the last request, which the warden remembers.
         self._sent: object = None
         self._connect()
@@ -82,19 +84,42 @@ class Wardship:
                 return None
         if what == "failed":
             raise value
-        status: int = value
+        status: int = value[0]
         return status
+
+    def start(self, request: dict[str, Any], fds: list[int]) -> tuple[int, socket.socket]:
+        """Start a program, and leave it alone; return its number and its report.
+
+        On the report the warden says ("started", number, pid) and ("ended", number, ending), or
+        ("failed", number, exception); its end, before one of the last two, is that of the warden.
+        """
+        report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                number = next(self._numbers)
+                fds = [*fds, theirs.fileno()]
+                self._ask_to_run(number, {**request, "report": True}, fds)
+            except BaseException:
+                report.close()
+                raise
+        return number, report
+
+    def end(self, number: int, grace_s: float) -> None:
+        """Have a program that `start` has started ended; returns at once, its report tells."""
+        with contextlib.suppress(OSError):  # no warden, no program
+            self._socket.send(pickle.dumps(("end", number, grace_s)))
 
     def _ask_to_run(self, number: int, request: dict[str, Any], fds: list[int]) -> None:
         environment = request["env"]
-        try:
-            same = {**request, "env": None} if environment is self._sent else request
-            self._send_request(number, same, fds)
-        except (BrokenPipeError, ConnectionResetError):  # somebody has killed it since
-            self._reap()
-            self._connect()
-            self._send_request(number, request, fds)
-        self._sent = environment
+        with self._sending:
+            try:
+                same = {**request, "env": None} if environment is self._sent else request
+                self._send_request(number, same, fds)
+            except (BrokenPipeError, ConnectionResetError):  # somebody has killed it since
+                self._reap()
+                self._connect()
+                self._send_request(number, request, fds)
+            self._sent = environment
 
     def _send_request(self, number: int, request: dict[str, Any], fds: list[int]) -> None:
         body = pickle.dumps(("run", number, request))
@@ -105,13 +130,15 @@ class Wardship:
         with open(memory, "wb") as file:
             pickle.dump(request, file)
             file.flush()
-            socket.send_fds(self._socket, [pickle.dumps(("run", number, None))], [*fds, memory])
+            fds = [*fds[:3], memory, *fds[3:]]
+            socket.send_fds(self._socket, [pickle.dumps(("run", number, None))], fds)
 
     def _answer(self, number: int, timeout: float | None) -> tuple[str, Any]:
         """Wait for what became of a program; ("late", None) if that takes too long."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        connection = self._socket
         arrivals = select.poll()  # select() knows no descriptors above 1023
-        arrivals.register(self._socket, select.POLLIN)
+        arrivals.register(connection, select.POLLIN)
         while True:
             wait = _LOOK_S
             if deadline is not None:
@@ -121,8 +148,8 @@ class Wardship:
             if not arrivals.poll(math.ceil(wait * 1e3)):
                 continue
             packet = b""
-            with contextlib.suppress(ConnectionResetError):  # it died before it read a packet
-                packet = self._socket.recv(1 << 17)
+            with contextlib.suppress(OSError):  # it died before it read a packet
+                packet = connection.recv(1 << 17)
             if not packet:
                 raise ChildProcessError(
                     "The process that watches over the programs of this rank has been killed, and "
@@ -135,13 +162,13 @@ class Wardship:
     def _end(self, number: int) -> None:
         """End a program and its process group."""
         with contextlib.suppress(OSError):  # no warden, no program
-            self._socket.send(pickle.dumps(("end", number, GRACE_S)))
-            self._answer(number, GRACE_S + _BURIAL_S)
+            self.end(number, GRACE_S)
+            self._answer(number, GRACE_S + BURIAL_S)
 
     def _reap(self) -> None:
         self._socket.close()
         try:
-            self._process.wait(_BURIAL_S)
+            self._process.wait(BURIAL_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -16,6 +16,8 @@ from tests.mpi.gates import LIMIT_S, Gate
 
 #: Threads of the package that stay.
 _OURS = {"alamo-driver", "alamo-interrupter", "alamo-runner"}
+#: Of the connection of an isolated task's process, which stays for the next task.
+_OF_CONNECTIONS = "alamo-gateway-"
 
 _failed = pytest.StashKey[bool]()
 
@@ -56,6 +58,7 @@ def nothing_left(request: pytest.FixtureRequest, manager: Manager) -> Iterator[N
     failed = request.node.stash.get(_failed, False)
     assert clean or failed, f"the test has left {', '.join(left)}"
     more = {t.name for t in set(threading.enumerate()) - threads if t.is_alive()}
+    more = {name for name in more if not name.startswith(_OF_CONNECTIONS)}
     assert failed or more <= _OURS, f"threads were left: {more}"
 
 
@@ -82,6 +85,14 @@ def _left(manager: Manager) -> list[str]:
 def batch(request: pytest.FixtureRequest, nothing_left: None) -> Iterator[Batch]:
     """A batch with all workers."""
     batch = Batch()
+    yield batch
+    _end(request, batch)
+
+
+@pytest.fixture
+def one(request: pytest.FixtureRequest, nothing_left: None) -> Iterator[Batch]:
+    """A batch with one worker, whose tasks are isolated."""
+    batch = Batch(1, isolate=True)
     yield batch
     _end(request, batch)
 

@@ -31,6 +31,7 @@ TOP_LEVEL = {
     "ending": "surface",
     "handle": "surface",
     "inference": "surface",
+    "isolating": "surface",
     "placed": "surface",
     "process": "surface",
     "job": "surface",

@@ -6,6 +6,7 @@ that does not fit is not sent again and again meanwhile: the rank is asked to wa
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from alamo_mpi.core.items import RAW, Item
 from alamo_mpi.errors import QueueClosedError, QueueMemoryError
 from alamo_mpi.runtime.gateway.link import Link
 from alamo_mpi.runtime.gateway.wire import packed_item
+from alamo_mpi.runtime.turn import released, seat
 
 __all__ = ["ASK_AGAIN_S", "RemoteQueue", "ask_until"]
 
@@ -23,6 +25,8 @@ T = TypeVar("T")
 
 #: A wait is asked for again this often, so that the thread of one that nobody waits for ends.
 ASK_AGAIN_S: Final = 0.1
+#: An isolated task waits so long before it gives its worker's turn away.
+_FIRST_S: Final = 1e-3
 #: Items that go in one request: so many, and not much more than so many bytes.
 _BATCH_ITEMS: Final = 1000
 _BATCH_NBYTES: Final = 1 << 20
@@ -31,14 +35,21 @@ _BATCH_NBYTES: Final = 1 << 20
 def ask_until(ask: Callable[[float], T], timeout_s: float | None) -> T:
     """Ask for something, each time to be waited for so many seconds, until the answer is true.
 
-    Returns the last answer when the time is over; None waits for ever.
+    Returns the last answer when the time is over; None waits for ever.  From the second time on an
+    isolated task has given its worker's turn away.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while True:
-        left_s = ASK_AGAIN_S if deadline is None else deadline - time.monotonic()
-        answer = ask(min(max(left_s, 0.0), ASK_AGAIN_S))
-        if answer or left_s <= 0:
-            return answer
+    longest_s = ASK_AGAIN_S if seat() is None else _FIRST_S
+    with contextlib.ExitStack() as stack:
+        while True:
+            left_s = longest_s if deadline is None else deadline - time.monotonic()
+            answer = ask(min(max(left_s, 0.0), longest_s))
+            if answer or left_s <= 0:
+                return answer
+            if longest_s == _FIRST_S:
+                # Whoever brings what is waited for may be a task that waits for this worker.
+                stack.enter_context(released())
+                longest_s = ASK_AGAIN_S
 
 
 class RemoteQueue:

@@ -1,0 +1,146 @@
+"""Isolated tasks with services, waits and policies."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import alamo_mpi
+from alamo_mpi import (
+    Batch,
+    CancelledError,
+    DDict,
+    Policy,
+    Queue,
+    TaskStateError,
+    TaskTimeoutError,
+)
+from tests.mpi.gates import LIMIT_S, wait_until
+from tests.mpi.isolated import SOON_S, died, pids, square
+
+# Services and policies ---------------------------------------------------------------------------
+
+
+def uses(store: Any, results: Any, x: int) -> int:
+    store[x] = np.full(1 << 15, x)
+    results.put(("from", os.getpid()))
+    own = DDict()
+    own["key"] = "value"
+    assert own["key"] == "value"
+    own.destroy()
+    return int(store[x].sum()) + alamo_mpi.attach().rank * 0
+
+
+def test_services_inside(one: Batch) -> None:
+    with DDict() as store, Queue() as results:
+        inside, _ = one.function(pids).run(LIMIT_S)
+        assert one.function(uses, store, results, 3).run(LIMIT_S) == 3 << 15
+        assert results.get(timeout=LIMIT_S) == ("from", inside)
+        assert np.array_equal(store[3], np.full(1 << 15, 3))
+
+
+def takes_an_item(items: Any) -> Any:
+    return items.get(timeout=LIMIT_S)
+
+
+def puts_an_item(items: Any, item: Any) -> None:
+    items.put(item)
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_one_that_waits_lets_its_worker_go_on(one: Batch, isolate: bool) -> None:
+    with Queue() as items:
+        takers = [one.function(takes_an_item, items) for _ in range(3)]
+        for each in takers:
+            each.start()
+        givers = [one.function(puts_an_item, items, i, isolate=isolate) for i in range(3)]
+        for each in givers:
+            each.start()
+        assert sorted(each.result.get(timeout=LIMIT_S) for each in takers) == [0, 1, 2]
+
+
+def prints_much(lines: int) -> None:
+    sys.stdout.write("a line of text\n" * lines)
+
+
+def prints_around_a_wait(items: Any, flag: Path) -> None:
+    print("before")
+    flag.touch()
+    items.get(timeout=LIMIT_S)
+    print("after")
+
+
+def test_output_around_a_wait(one: Batch, tmp_path: Path) -> None:
+    with Queue() as items:
+        waits = one.function(prints_around_a_wait, items, tmp_path / "flag")
+        waits.start()
+        wait_until((tmp_path / "flag").exists, "for the task to start")
+        other = one.function(prints_much, 200_000, isolate=False)
+        other.run(LIMIT_S)
+        items.put(None)
+        waits.wait(LIMIT_S)
+        assert waits.stdout.get() == "before\nafter\n"
+        assert other.stdout.get(timeout=LIMIT_S).count("\n") == 200_000
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+def test_giving_up_one_that_waits(one: Batch, tmp_path: Path, how: str) -> None:
+    with Queue() as items:
+        limit_s = SOON_S if how == "timeout" else None
+        waits = one.function(prints_around_a_wait, items, tmp_path / "flag", timeout=limit_s)
+        waits.start()
+        wait_until((tmp_path / "flag").exists, "for the task to start")
+        if how == "cancel":
+            waits.cancel()
+        with pytest.raises(CancelledError if how == "cancel" else TaskTimeoutError):
+            waits.result.get(timeout=LIMIT_S)
+        assert one.function(square, 4).run(LIMIT_S) == 16
+
+
+def dies_waiting(items: Any) -> None:
+    threading.Timer(0.05, os._exit, (4,)).start()
+    items.get(timeout=LIMIT_S)
+
+
+def test_one_that_dies_while_it_waits(one: Batch) -> None:
+    with Queue() as items:
+        assert died(one.function(dies_waiting, items)).status == 4
+        assert one.function(square, 4).run(LIMIT_S) == 16
+
+
+def makes_a_batch() -> None:
+    Batch()
+
+
+def test_no_program_of_its_own(one: Batch) -> None:
+    with pytest.raises(TaskStateError, match="attached to rank"):
+        one.function(makes_a_batch).run(LIMIT_S)
+
+
+def cpus_and_threads() -> tuple[int, str | None]:
+    return len(os.sched_getaffinity(0)), os.environ.get("OPENBLAS_NUM_THREADS")
+
+
+def test_policies(one: Batch) -> None:
+    usual = one.function(cpus_and_threads).run(LIMIT_S)
+    cpu = min(os.sched_getaffinity(0))
+    placed = one.function(cpus_and_threads, policy=Policy(cpu_affinity=[cpu]))
+    assert placed.run(LIMIT_S)[0] == 1
+    assert one.function(cpus_and_threads).run(LIMIT_S) == usual
+
+
+def test_threads_of_libraries(one: Batch) -> None:
+    pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+    limited = one.function(cpus_and_threads, policy=Policy(threads=3))
+    assert limited.run(LIMIT_S)[1] == "3"
+
+
+def test_gpus(one: Batch) -> None:
+    inside = one.function(alamo_mpi.gpus).run(LIMIT_S)
+    assert inside == one.function(alamo_mpi.gpus, isolate=False).run(LIMIT_S)
