@@ -253,9 +253,9 @@ def starts_python_in(folder: str | None) -> str | None:
 
 def test_the_limit_begins_when_the_process_is_there(one: Batch, tmp_path: Path) -> None:
     died(one.function(kills_itself))
-    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(1.5)\n")
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(4)\n")
     before = one.function(starts_python_in, str(tmp_path), isolate=False).run(LIMIT_S)
-    assert one.function(square, 4, timeout=1.0).run(LIMIT_S) == 16
+    assert one.function(square, 4, timeout=3.0).run(LIMIT_S) == 16
     one.function(starts_python_in, before, isolate=False).run(LIMIT_S)
 
 

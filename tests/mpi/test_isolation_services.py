@@ -22,7 +22,7 @@ from alamo_mpi import (
     TaskTimeoutError,
 )
 from tests.mpi.gates import LIMIT_S, wait_until
-from tests.mpi.isolated import SOON_S, died, pids, square
+from tests.mpi.isolated import SOON_S, died, kills_itself, pids, square
 
 # Services and policies ---------------------------------------------------------------------------
 
@@ -141,6 +141,19 @@ def test_threads_of_libraries(one: Batch) -> None:
     assert limited.run(LIMIT_S)[1] == "3"
 
 
+def sets(variables: dict[str, str | None]) -> dict[str, str | None]:
+    """Change the environment of a worker; return what it was."""
+    before = {name: os.environ.pop(name, None) for name in variables}
+    os.environ.update({name: value for name, value in variables.items() if value is not None})
+    return before
+
+
 def test_gpus(one: Batch) -> None:
+    died(one.function(kills_itself))
+    variables = {"ALAMO_FAKE_GPUS": "4", "CUDA_VISIBLE_DEVICES": "2,3"}
+    before = one.function(sets, variables, isolate=False).run(LIMIT_S)
     inside = one.function(alamo_mpi.gpus).run(LIMIT_S)
+    assert len(inside) == 2
     assert inside == one.function(alamo_mpi.gpus, isolate=False).run(LIMIT_S)
+    one.function(sets, before, isolate=False).run(LIMIT_S)
+    died(one.function(kills_itself))
