@@ -30,9 +30,7 @@ from alamo_mpi.core.events import (
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
     Armed,
-    Fetch,
     Interrupt,
-    Key,
     Progress,
     Recall,
     SpawnTurn,
@@ -53,6 +51,7 @@ from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.desk import Client, Desk, Tables
 from alamo_mpi.runtime.device import seats, tell_gpus
 from alamo_mpi.runtime.driver import Driver
+from alamo_mpi.runtime.fetches import Fetches
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
 from alamo_mpi.runtime.lives import Lives
@@ -118,10 +117,11 @@ class Manager:
         self.roster = Roster(workers)
         functions, blobs = FunctionTable(), BlobTable()
         self.preparer = Preparer(functions, blobs)
+        self._fetches = Fetches(self.lock, self._send, self.drive)
         self.outcomes = Outcomes(
             self.lock,
             self.drive,
-            self.fetch,
+            self._fetches.fetch,
             lambda number: bytearray(blobs[number].data),
             world.hosts,
         )
@@ -136,8 +136,6 @@ class Manager:
         self.lives.desk = self.desk
         self._spawn_turns = SpawnTurns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
-        #: Values that were asked for: key -> where the answer goes, for all who wait for it.
-        self._fetches: dict[Key, list[tuple[Any] | None]] = {}
         #: What each rank has, for the policies of tasks.
         self.seats = seats(world.hosts, world.told)
         self._stopped: dict[int, float] = {}
@@ -265,28 +263,6 @@ class Manager:
                 backoff.pause(min(rest, self._longest_nap_s), moving=self._transport.moving)
         return True
 
-    def fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
-        """Get a kept value from its worker; blocks until it is here.
-
-        Returns
-        -------
-        tuple of payload, or None
-            None if the worker does not have it any more.
-
-        Raises
-        ------
-        TimeoutError
-            If it is not here in time.
-        """
-        with self.lock:
-            answer = self._fetches.get(key)
-            if answer is None:
-                answer = self._fetches[key] = []
-                self._send(rank, Fetch(key))
-        if not self.drive(lambda: bool(answer), timeout):
-            raise TimeoutError(f"the value of task {key[0]} did not arrive within {timeout} s")
-        return answer[0]
-
     def in_callback(self, submission: Submission | None = None) -> bool:
         """Tell whether this thread runs a callback, of this submission if given."""
         return self._ledger.callbacks.inside(submission)
@@ -394,7 +370,7 @@ class Manager:
             progress = message if isinstance(message, Progress) else None
             self._handle(self._batch_of(source), event, progress)
         elif isinstance(message, Value):
-            self._fetches.pop(message.key).append(message.payload)
+            self._fetches.arrived(message)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
         elif isinstance(message, SpawnTurn):
