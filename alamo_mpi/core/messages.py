@@ -24,7 +24,7 @@ message                 from        to          received by
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
-`Drop`, `Cancel`
+`Drop`, `Cancel`, `Gone`
 `Answer`, `Ended`,      manager     client      ``runtime.remote.RemoteService.dispatch``, by way of
 `Over`                                          the ``Worker.dispatch`` of the address's rank
 ======================  ==========  ==========  ====================================================
@@ -60,6 +60,7 @@ __all__ = [
     "Failure",
     "Fetch",
     "Forget",
+    "Gone",
     "Interrupt",
     "Join",
     "Key",
@@ -384,6 +385,12 @@ class Drop(NamedTuple):
     numbers: list[int]
 
 
+class Gone(NamedTuple):
+    """The process of this address has ended, or its connection has; the last that comes from it."""
+
+    address: Address
+
+
 class Ended(NamedTuple):
     """Tasks of one start are final."""
 
@@ -425,6 +432,7 @@ class Over(NamedTuple):
     """A batch takes no more tasks of clients in this process."""
 
     address: Address
+    #: 0 where the program ends, and all of its batches.
     batch: int
 
 
@@ -461,6 +469,7 @@ KINDS: tuple[type[Any], ...] = (
     Dump,
     StackText,
     Armed,
+    Gone,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

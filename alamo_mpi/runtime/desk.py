@@ -17,6 +17,7 @@ from alamo_mpi.core.messages import (
     Cancel,
     Drop,
     Ended,
+    Gone,
     Leave,
     Over,
     Register,
@@ -98,12 +99,16 @@ class Desk:
         self._held: dict[Address, dict[int, Submission]] = {}
         #: The program's number of each function, by the client's.
         self._kinds: dict[Address, dict[int, int]] = {}
+        #: The program ends.
+        self._ended = False
         #: Who waits for the end of a batch.
         self._joins: list[tuple[Ask, LiveBatch, Callable[[LiveBatch], bool]]] = []
 
     def dispatch(self, message: Any) -> bool:
         """Take in a message; return False if it is none of a client."""
-        if isinstance(message, Submit):
+        if self._ended and isinstance(message, (Submit, Ask)):
+            self._send(message.address[0], Over(message.address, 0))
+        elif isinstance(message, Submit):
             self._submit(message)
         elif isinstance(message, Register):
             self._register(message)
@@ -117,6 +122,8 @@ class Desk:
             self._cancel(message)
         elif isinstance(message, Ask):
             self._ask(message)
+        elif isinstance(message, Gone):
+            self._gone(message.address)
         else:
             return False
         return True
@@ -126,8 +133,9 @@ class Desk:
         names = []
         for client in live.lifecycle.open:
             if isinstance(client, Client):
-                rank = client.address[0]
-                names.append(f"a client on rank {rank} (host {hosts[rank]})")
+                rank, connection = client.address
+                who = "a process attached to" if connection else "a client on"
+                names.append(f"{who} rank {rank} (host {hosts[rank]})")
             else:
                 names.append("a client on rank 0")
         return ", ".join(names)
@@ -139,6 +147,14 @@ class Desk:
             del self.clients[client]
         for address in {client.address for client in gone}:
             self._send(address[0], Over(address, live.number))
+
+    def end(self) -> None:
+        """Have the processes behind gateways told that the program ends, before anything does."""
+        self._ended = True
+        asking = {ask.address for ask, _, _ in self._joins}
+        for address in {client.address for client in self.clients} | set(self._held) | asking:
+            if address[1]:
+                self._send(address[0], Over(address, 0))
 
     def answer_joins(self) -> None:
         """Answer those whose batch is over by now."""
@@ -173,6 +189,14 @@ class Desk:
             self._lives.drop(live, client)
         else:
             self._lives.close(live, client)
+
+    def _gone(self, address: Address) -> None:
+        """Forget a process; the clients that it has not closed were lost with it."""
+        self._joins = [entry for entry in self._joins if entry[0].address != address]
+        for client in [client for client in self.clients if client.address == address]:
+            self._lives.lose(self.clients.pop(client), client, address)
+        self._held.pop(address, None)
+        self._kinds.pop(address, None)
 
     def _ask(self, ask: Ask) -> None:
         try:

@@ -55,7 +55,7 @@ from alamo_mpi.runtime.fetches import Fetches
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
 from alamo_mpi.runtime.lives import Lives
-from alamo_mpi.runtime.local import LocalOutput, local_worker
+from alamo_mpi.runtime.local import LocalOutput, local_worker, own_door
 from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
@@ -126,13 +126,13 @@ class Manager:
             world.hosts,
         )
         self.uids: Iterator[int] = _uids
-        self._relay = Relay(self._send)
+        self._relay = Relay(self._tell)
         self.lives = Lives(self.roster, self._send, self._handle, world.hosts)
         self._ledger = Ledger(
             self._send, blobs, self.lock, self.outcomes.value, self.lives.release, self._relay
         )
         tables = Tables(functions, blobs, self.preparer)
-        self.desk = Desk(self._send, self.roster, self.lives, tables, self)
+        self.desk = Desk(self._tell, self.roster, self.lives, tables, self)
         self.lives.desk = self.desk
         self._spawn_turns = SpawnTurns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
@@ -147,6 +147,7 @@ class Manager:
         self._guards = OwnGuard()
         if world.size == 1:
             self._local, self._output = local_worker(world, self._transport.send, self._poll)
+        self._door = own_door(world.size, self._take, self._send, self._poll, self._local)
         self._driver = Driver(self.turn, self._is_busy)
         self.moves = 0  # counted for the watchdog
         self._watchdog = watchdog(
@@ -370,7 +371,8 @@ class Manager:
             progress = message if isinstance(message, Progress) else None
             self._handle(self._batch_of(source), event, progress)
         elif isinstance(message, Value):
-            self._fetches.arrived(message)
+            if not self._door.value(*message):
+                self._fetches.arrived(message)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
         elif isinstance(message, SpawnTurn):
@@ -419,6 +421,7 @@ class Manager:
         """Forget all work and stop the workers; sends and returns at once, for the error path."""
         with self.lock:
             self._killed = True
+            self.desk.end()
             for live in self.roster.batches:
                 self.lives.end(live)
             self._stop_workers()
@@ -440,6 +443,7 @@ class Manager:
         if not self._killed:
             with self.lock:
                 self.lives.end_abandoned()
+                self.desk.end()
                 live_batches = self.roster.batches
                 for live in live_batches:
                     self.lives.end_unclosed(live)
@@ -449,6 +453,7 @@ class Manager:
         rest = max(deadline - time.perf_counter(), 0.1)
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
+        self._door.close()
         ends.give_back()
         if self._watchdog is not None:
             self._watchdog.stop()
@@ -474,3 +479,17 @@ class Manager:
 
     def _send(self, rank: int, message: Any) -> None:
         self._transport.send(rank, message)
+
+    def _tell(self, rank: int, message: Any) -> None:
+        """Send to a client, which may be behind this rank's own gateway."""
+        if rank:
+            self._transport.send(rank, message)
+        else:
+            self._door.take(message)
+
+    def _take(self, message: Any) -> None:
+        """Take in what a client behind this rank's gateway has sent."""
+        with self.lock:
+            self.moves += 1
+            self.desk.dispatch(message)
+        self._driver.wake()

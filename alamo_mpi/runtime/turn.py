@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-__all__ = ["PATIENCE_S", "Seat", "Turn", "released", "seat", "sit"]
+__all__ = ["PATIENCE_S", "Seat", "Turn", "leave_seat", "released", "seat", "sit"]
 
 #: A wait shorter than this keeps the turn: giving it away costs a message and two switches.
 PATIENCE_S = 2e-4
@@ -131,6 +131,11 @@ _here = threading.local()
 def seat() -> Seat | None:
     """Return the seat of the calling thread; None if it runs no task."""
     return getattr(_here, "seat", None)
+
+
+def leave_seat() -> None:
+    """Note that the calling thread runs no task: it is a forked child's, and the task stays."""
+    _here.seat = None
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ def use(d: DDict[Any, Any]) -> None:
         assert bounded.owner("fits").rank == 0
     d["made here"] = made = DDict({"x": 1})
     assert d["made here"] == made
-    raises(TaskStateError, "attached to rank", Batch)
+    raises(TaskStateError, "attached to rank", alamo_mpi.init)
     assert "mpi4py.MPI" not in sys.modules
 
 

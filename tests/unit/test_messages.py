@@ -61,6 +61,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Dump": (),
     "StackText": ("Thread 0x01",),
     "Armed": (4711, 9),
+    "Gone": ((2, 1),),
 }
 
 
