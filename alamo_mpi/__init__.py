@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from alamo_mpi.handle import AsyncDict
     from alamo_mpi.queue import Queue
     from alamo_mpi.runtime.device import gpus
+    from alamo_mpi.runtime.turn import waiting
     from alamo_mpi.session import init, serve
     from alamo_mpi.task import Task
 
@@ -83,6 +84,7 @@ __all__ = [
     "gpus",
     "init",
     "serve",
+    "waiting",
 ]
 
 _HOMES = {
@@ -100,6 +102,7 @@ _HOMES = {
     "gpus": "runtime.device",
     "init": "session",
     "serve": "session",
+    "waiting": "runtime.turn",
 }
 
 

@@ -299,7 +299,7 @@ class Ask(NamedTuple):
     address: Address
     #: Counted by the asking process.
     number: int
-    #: "open", "join", "terminate" or "records".
+    #: "open", "join", "terminate", "records", or "held": by which tasks those of the client are.
     what: str
     #: Number of the batch; for "open", 0.
     batch: int

@@ -30,7 +30,9 @@ from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK, FunctionTable
 from alamo_mpi.runtime.lives import Lives
 from alamo_mpi.runtime.prepare import Preparer
+from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.roster import LiveBatch, Roster
+from alamo_mpi.runtime.standing import held_up
 from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["Acts", "Client", "Desk", "Tables"]
@@ -78,6 +80,8 @@ class Desk:
         Functions, blobs and numbers of the program.
     acts
         What only the manager can do.
+    hosts
+        Host name by rank.
     """
 
     def __init__(
@@ -87,18 +91,22 @@ class Desk:
         lives: Lives,
         tables: Tables,
         acts: Acts,
+        hosts: tuple[str, ...],
     ) -> None:
         self._send = send
         self._roster = roster
         self._lives = lives
         self._tables = tables
         self._acts = acts
+        self._hosts = hosts
         #: Clients that have not left, with their batches.
         self.clients: dict[Client, LiveBatch] = {}
         #: Starts that their clients still hold, or may.
         self._held: dict[Address, dict[int, Submission]] = {}
         #: The program's number of each function, by the client's.
         self._kinds: dict[Address, dict[int, int]] = {}
+        #: Of batches that clients have opened: they ask for the record when the batch is over.
+        self._recorders: dict[int, Recorder] = {}
         #: The program ends.
         self._ended = False
         #: Who waits for the end of a batch.
@@ -128,14 +136,14 @@ class Desk:
             return False
         return True
 
-    def named(self, live: LiveBatch, hosts: tuple[str, ...]) -> str:
+    def named(self, live: LiveBatch) -> str:
         """Name the clients of a batch that have not closed."""
         names = []
         for client in live.lifecycle.open:
             if isinstance(client, Client):
                 rank, connection = client.address
                 who = "a process attached to" if connection else "a client on"
-                names.append(f"{who} rank {rank} (host {hosts[rank]})")
+                names.append(f"{who} rank {rank} (host {self._hosts[rank]})")
             else:
                 names.append("a client on rank 0")
         return ", ".join(names)
@@ -205,8 +213,12 @@ class Desk:
                 return
             live = self._roster.find(ask.batch)
             if ask.what == "records":
-                rows = live.recorder.records if live is not None and live.recorder else None
+                recorder = live.recorder if live is not None else self._recorders.get(ask.batch)
+                rows = None if recorder is None else recorder.records
                 self._answer(ask, None, None if rows is None else [tuple(row) for row in rows])
+            elif ask.what == "held":
+                holders = None if live is None else held_up(live, ask.address, self._hosts)
+                self._answer(ask, None, holders)
             elif live is None:
                 self._answer(ask, None, True)
             elif ask.what == "join":
@@ -242,6 +254,8 @@ class Desk:
         client = Client(ask.address, key)
         live = self._acts.open_for(ask.address[0], num_workers, log_level, record, client)
         self.clients[client] = live
+        if live.recorder is not None:
+            self._recorders[live.number] = live.recorder
         return live.number, live.num_workers
 
     # Submissions ------------------------------------------------------------------------------

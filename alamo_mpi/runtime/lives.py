@@ -26,7 +26,7 @@ class FrontDesk(Protocol):
 
     def answer_joins(self) -> None: ...
 
-    def named(self, live: LiveBatch, hosts: tuple[str, ...]) -> str: ...
+    def named(self, live: LiveBatch) -> str: ...
 
 
 class Lives:
@@ -190,7 +190,7 @@ class Lives:
         """End a batch at the end of the program, and say what the user left open."""
         for each in (live, *live.children):
             if not each.lifecycle.all_closed:
-                names = self.desk.named(each, self._hosts)
+                names = self.desk.named(each)
                 self._warn_unclosed(each, f"was left at the end of the program by {names}")
             elif each.busy:
                 self._warn_unclosed(each, "was closed but not joined; it ended")

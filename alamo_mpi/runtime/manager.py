@@ -132,7 +132,7 @@ class Manager:
             self._send, blobs, self.lock, self.outcomes.value, self.lives.release, self._relay
         )
         tables = Tables(functions, blobs, self.preparer)
-        self.desk = Desk(self._tell, self.roster, self.lives, tables, self)
+        self.desk = Desk(self._tell, self.roster, self.lives, tables, self, world.hosts)
         self.lives.desk = self.desk
         self._spawn_turns = SpawnTurns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
@@ -308,7 +308,7 @@ class Manager:
         if self.drive(lambda: live.over, min(timeout, _NAME_CLIENTS_S)):
             return True
         if timeout > _NAME_CLIENTS_S and not live.busy and not live.lifecycle.all_closed:
-            names = self.desk.named(live, self.hosts)
+            names = self.desk.named(live)
             logger.warning("%s is done, but join() waits for %s to call close().", live, names)
         return self.drive(lambda: live.over, max(timeout - _NAME_CLIENTS_S, 0.0))
 
@@ -492,4 +492,5 @@ class Manager:
         with self.lock:
             self.moves += 1
             self.desk.dispatch(message)
+            self._receive()  # a thread in a task does not
         self._driver.wake()

@@ -22,7 +22,6 @@ import numpy as np
 
 import alamo_mpi
 from alamo_mpi import (
-    Batch,
     DDict,
     DDictFrozenError,
     DDictFullError,

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ __all__ = ["AttachedService"]
 
 logger = logging.getLogger(__name__)
 
-#: Who waits this long while nothing comes says that it may wait for its own worker.
+#: Who waits this long looks whether any task of this process has begun.
 _SAY_S: Final = 5.0
 #: Seconds that threads have to end.
 _JOIN_S: Final = 5.0
@@ -46,8 +45,6 @@ class Line:
     ----------
     connection : int
         Its number there.
-    heard : float
-        When something came last, by `time.monotonic`.
 
     Raises
     ------
@@ -59,9 +56,8 @@ class Line:
         self._link = link
         self._wire, self.connection = link.dedicated(BATCHES)
         self._sending = threading.Lock()
-        self._lost: GatewayError | None = None
+        self._lost = False
         self._thread: threading.Thread | None = None
-        self.heard = time.monotonic()
 
     def start(self, take: Callable[[Any], None], lost: Callable[[], None]) -> None:
         """Read from now on; `take` gets each message, on a thread of the line."""
@@ -74,7 +70,6 @@ class Line:
         try:
             while True:
                 tag, _, fields = self._wire.receive()
-                self.heard = time.monotonic()
                 take(KINDS[tag](*fields))
         except (EOFError, OSError):
             self._fail()
@@ -89,7 +84,7 @@ class Line:
         return self._link.welcome.rank
 
     def _fail(self) -> None:
-        self._lost = self._lost or self._link.lost("The connection of its batches was lost")
+        self._lost = True
         self._wire.shut()
 
     # -- as a channel ----------------------------------------------------------
@@ -125,8 +120,8 @@ class Line:
 
     def check(self) -> None:
         """Raise `GatewayError` if the connection was lost."""
-        if self._lost is not None:
-            raise self._lost.with_traceback(None)
+        if self._lost:
+            raise self._link.lost("The connection of its batches was lost")
 
     def close(self) -> None:
         """End the connection, and wait for the thread."""
@@ -182,12 +177,34 @@ class AttachedService(RemoteService):
         with self._lock:
             self._drivers += 1
         try:
-            return super().drive(done, timeout)
+            if timeout is not None and timeout <= _SAY_S:
+                return super().drive(done, timeout)
+            if super().drive(done, _SAY_S):
+                return True
+            self._say_who_holds_up()
+            return super().drive(done, None if timeout is None else timeout - _SAY_S)
         finally:
             with self._lock:
                 self._drivers -= 1
             if self._callbacks.due and not self._drivers:
                 self._call_soon()
+
+    def _say_who_holds_up(self) -> None:
+        """Warn if none of this process's tasks has begun: they may wait for who waits for it."""
+        with self._lock:
+            waiting = {live.number: live for _, live in self._open.values()}
+        for live in waiting.values():
+            holders = self._ask("held", live.number, (), _SAY_S)
+            if holders:
+                logger.warning(
+                    "This process has waited %g s, and none of its %d tasks in %s has begun: the "
+                    "workers are held by %s. A task that waits for this process keeps its worker "
+                    "unless it waits inside `with alamo_mpi.waiting():`.",
+                    _SAY_S,
+                    live.unfinished,
+                    live,
+                    holders,
+                )
 
     def _call_soon(self) -> None:
         """Have callbacks run that nobody who waits runs."""
@@ -226,7 +243,8 @@ class AttachedService(RemoteService):
         with contextlib.suppress(GatewayError):
             self.say_notes()
             for live in list(self._batches):
-                self.close(live, PRIMARY)
+                if live.lifecycle.is_open(PRIMARY):
+                    self._line.send(self._leaving(live, dropped=False))
         self._line.close()
         self._due.set()
         if self._caller is not None and self._caller is not threading.current_thread():

@@ -16,6 +16,7 @@ from alamo_mpi.core.messages import (
     Ask,
     Cancel,
     Drop,
+    Ended,
     Fetch,
     Leave,
     Register,
@@ -31,6 +32,7 @@ from alamo_mpi.runtime.gateway.wire import Wire
 
 __all__ = ["serve_client"]
 
+_BUFFERS: Final = (memoryview, bytearray)
 _FROM_CLIENTS: Final = (Ask, Register, Leave, Submit, Drop, Cancel)
 
 
@@ -85,8 +87,16 @@ def serve_client(connection: socket.socket, wire: Wire, name: str) -> None:
 
 
 def _outside(message: Any) -> tuple[Any, ...]:
-    """Return the fields of a message; large buffers of a value stay out of its pickle."""
-    if isinstance(message, Value) and message.payload and type(message.payload[0]) is list:
-        head, *rest = message.payload[0]
-        return message.key, ([head, *map(pickle.PickleBuffer, rest)],)
+    """Return the fields of a message as they can be pickled, large buffers outside of it."""
+    if isinstance(message, Value):
+        return message.key, message.payload and (_portable(message.payload[0]),)
+    if isinstance(message, Ended) and message.results is not None:
+        message = message._replace(results=[_portable(each) for each in message.results])
     return tuple(message)
+
+
+def _portable(payload: Any) -> Any:
+    """Return a payload whose buffers may have come from another rank: views cannot be pickled."""
+    if type(payload) is list:
+        return [payload[0], *map(pickle.PickleBuffer, payload[1:])]
+    return pickle.PickleBuffer(payload) if type(payload) in _BUFFERS else payload
