@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from alamo_mpi.handle import AsyncDict
     from alamo_mpi.queue import Queue
     from alamo_mpi.runtime.device import gpus
+    from alamo_mpi.runtime.turn import waiting
     from alamo_mpi.session import init, serve
     from alamo_mpi.task import Task
 
@@ -90,6 +91,7 @@ __all__ = [
     "gpus",
     "init",
     "serve",
+    "waiting",
 ]
 
 _HOMES = {
@@ -107,6 +109,7 @@ _HOMES = {
     "gpus": "runtime.device",
     "init": "session",
     "serve": "session",
+    "waiting": "runtime.turn",
 }
 
 

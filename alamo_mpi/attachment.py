@@ -13,10 +13,12 @@ from types import TracebackType
 from alamo_mpi import session
 from alamo_mpi.errors import GatewayError
 from alamo_mpi.runtime import home as homes
+from alamo_mpi.runtime import service as services
 from alamo_mpi.runtime.gateway.address import VARIABLE, descent, parse
 from alamo_mpi.runtime.home import Home
+from alamo_mpi.runtime.service import BatchService
 
-__all__ = ["Attachment", "attach", "home", "home_or_start"]
+__all__ = ["Attachment", "attach", "home", "home_or_start", "service", "service_or_start"]
 
 _lock = threading.RLock()
 _attachments: set[Attachment] = set()
@@ -60,7 +62,8 @@ class Attachment:
                 return
             if not any(other._home is home for other in _attachments):
                 homes.leave(home)
-                home.link.close()
+                services.offer(None)
+                home.close()
 
     def __enter__(self) -> Attachment:
         return self
@@ -132,6 +135,7 @@ def _attached_home() -> Home:
 
     home = RemoteHome(parse(text))
     homes.enter(home)
+    services.offer(home.service)
     return home
 
 
@@ -163,3 +167,25 @@ def home_or_start() -> Home:
         else:
             return home()
     return homes.current()
+
+
+def service() -> BatchService:
+    """Return what batches of this process talk to, for one that was unpickled.
+
+    Attaches if need be, and starts the runtime where there is nothing to attach to.
+
+    Raises
+    ------
+    GatewayError
+        It cannot be attached.
+    """
+    if services.current() is None and not homes.exists() and VARIABLE in os.environ:
+        attach()
+    return session.service()
+
+
+def service_or_start() -> BatchService:
+    """Return what batches of this process talk to, for one to be made; as `home_or_start`."""
+    if not homes.exists() and descent() is not None:
+        attach()
+    return session.service()

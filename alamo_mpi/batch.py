@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from alamo_mpi import session
+from alamo_mpi import attachment
 from alamo_mpi.compiling import compiled_task
 from alamo_mpi.core import access
 from alamo_mpi.core.access import AccessTarget, DataAccess
@@ -19,6 +19,8 @@ from alamo_mpi.job import job as _job
 from alamo_mpi.placed import _Placed
 from alamo_mpi.process import process as _process
 from alamo_mpi.retrying import RetryOn
+from alamo_mpi.runtime import home as homes
+from alamo_mpi.runtime.home import Home
 from alamo_mpi.submitting import make_submission
 from alamo_mpi.task import Accesses, Task, _Compiled, _Function, default_timeout
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from alamo_mpi.runtime.service import BatchService, BatchState
 
 __all__ = ["Batch"]
+
+#: What a forked child's copy of a batch has to make anew.
+_OF_A_CLIENT = ("_manager", "_live", "_client")
 
 
 class Batch:
@@ -86,11 +91,12 @@ class Batch:
             if num_workers < 1:
                 raise ValueError(f"num_workers must be 1 or more, not {num_workers}")
         self._isolate = isolates(isolate, default_isolation())
-        self._manager: BatchService = session.service()
+        self._manager: BatchService = attachment.service_or_start()
         self._record = bool(enable_telem)
         self._live, self._client = self._manager.open_batch(
             num_workers, log_level, record=self._record
         )
+        homes.follow(self)
 
     @property
     def num_workers(self) -> int:
@@ -400,7 +406,7 @@ class Batch:
 
     def __del__(self) -> None:
         # Only notes: a finalizer may run at any moment, on any thread.
-        live = getattr(self, "_live", None)
+        live = self.__dict__.get("_live")
         if live is not None and live.lifecycle.is_open(self._client):
             self._manager.leave(live, self._client)
 
@@ -428,10 +434,32 @@ class Batch:
         The new client closes for itself: `join` of the batch waits for that.  One that was made
         in a task, and one that nobody holds any more, counts as closed.
         """
-        self._manager = session.service()
+        self._manager = attachment.service()
         shared, self._isolate = state
         self._record = shared[2]
         self._live, self._client = self._manager.join_in(shared)
+        homes.follow(self)
+
+    def _move(self, old: Home, new: Home) -> None:
+        """In a forked child, become a further client when first used; local, starts nothing."""
+        if "_live" in self.__dict__:
+            for submission in list(self._live.submissions.values()):
+                submission.disown()
+            inherited = self._manager.share(self._live), self._isolate
+            for name in _OF_A_CLIENT:
+                del self.__dict__[name]
+            self._inherited = inherited
+
+    if not TYPE_CHECKING:  # else any name would be an attribute of a Batch
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _OF_A_CLIENT and "_inherited" in self.__dict__:
+                with homes.current().lock:
+                    if "_inherited" in self.__dict__:
+                        self.__setstate__(self._inherited)
+                        del self._inherited
+                return self.__dict__[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 def _seconds(timeout: float) -> float:

@@ -114,8 +114,8 @@ def _check_no_descent() -> None:
     rank = descent()
     if home.exists():
         raise TaskStateError(
-            f"This process is attached to rank {home.current().rank} of a program: it can use and "
-            "make DDicts and Queues, but not start tasks or a program of its own."
+            f"This process is attached to rank {home.current().rank} of a program: it can use that "
+            "program's services and make some, but not start a program of its own."
         )
     if rank is not None and rank.mark.variables:
         raise TaskStateError(

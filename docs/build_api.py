@@ -31,7 +31,7 @@ CHAPTERS = {
     "Data": ("DDict", "Queue"),
     "Placement": ("Policy", "gpus"),
     "Starting": ("init", "serve"),
-    "Programs that tasks start": ("attach", "Attachment"),
+    "Programs that tasks start": ("attach", "Attachment", "waiting"),
     "Errors": (
         "AlamoError",
         "TaskStateError",

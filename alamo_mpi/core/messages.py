@@ -24,7 +24,7 @@ message                 from        to          received by
 `Wake`                  any         any         both; to have received it is all there is to it
 `Ask`, `Register`,      client      manager     ``runtime.desk.Desk.dispatch``
 `Leave`, `Submit`,
-`Drop`, `Cancel`,
+`Drop`, `Cancel`, `Gone`
 `Waits`
 `Answer`, `Ended`,      manager     client      ``runtime.remote.RemoteService.dispatch``, by way of
 `Over`                                          the ``Worker.dispatch`` of the address's rank
@@ -61,6 +61,7 @@ __all__ = [
     "Failure",
     "Fetch",
     "Forget",
+    "Gone",
     "Interrupt",
     "Join",
     "Key",
@@ -304,7 +305,7 @@ class Ask(NamedTuple):
     address: Address
     #: Counted by the asking process.
     number: int
-    #: "open", "join", "terminate" or "records".
+    #: "open", "join", "terminate", "records", or "held": by which tasks those of the client are.
     what: str
     #: Number of the batch; for "open", 0.
     batch: int
@@ -407,6 +408,12 @@ class Drop(NamedTuple):
     numbers: list[int]
 
 
+class Gone(NamedTuple):
+    """The process of this address has ended, or its connection has; the last that comes from it."""
+
+    address: Address
+
+
 class Ended(NamedTuple):
     """Tasks of one start are final, or attempts at some have ended."""
 
@@ -450,6 +457,7 @@ class Over(NamedTuple):
     """A batch takes no more tasks of clients in this process."""
 
     address: Address
+    #: 0 where the program ends, and all of its batches.
     batch: int
 
 
@@ -487,6 +495,7 @@ KINDS: tuple[type[Any], ...] = (
     StackText,
     Armed,
     Waits,
+    Gone,
 )
 
 _TAGS = {kind: tag for tag, kind in enumerate(KINDS)}

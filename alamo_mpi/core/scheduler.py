@@ -175,6 +175,15 @@ class Scheduler:
         """The chunks on workers."""
         return list(self._chunks.values())
 
+    @property
+    def begun(self) -> list[Chunk]:
+        """Those of them whose next task runs or waits: that stand behind no other."""
+        behind: set[int] = set()
+        for worker in self._crew.workers.values():
+            first = 0 if worker.resumed is not None else 1
+            behind.update(chunk.number for chunk in worker.chunks[first:])
+        return [chunk for chunk in self.chunks if chunk.number not in behind]
+
     # Events -----------------------------------------------------------------------------------
 
     def _submitted(self, program: Program) -> None:

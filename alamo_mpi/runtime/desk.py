@@ -18,6 +18,7 @@ from alamo_mpi.core.messages import (
     Cancel,
     Drop,
     Ended,
+    Gone,
     Leave,
     Over,
     Register,
@@ -33,7 +34,9 @@ from alamo_mpi.runtime.circles import Circles
 from alamo_mpi.runtime.functions import TRAVELS_WITH_TASK, FunctionTable
 from alamo_mpi.runtime.lives import Lives
 from alamo_mpi.runtime.prepare import Preparer
+from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.roster import LiveBatch, Roster
+from alamo_mpi.runtime.standing import held_up
 from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["Acts", "Client", "Desk", "Tables"]
@@ -83,6 +86,8 @@ class Desk:
         Functions, blobs and numbers of the program.
     acts
         What only the manager can do.
+    hosts
+        Host name by rank.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Desk:
         lives: Lives,
         tables: Tables,
         acts: Acts,
+        hosts: tuple[str, ...],
     ) -> None:
         self._send = send
         self._roster = roster
@@ -100,18 +106,25 @@ class Desk:
         self._acts = acts
         #: Who waits for whom, of all tasks.
         self.circles = Circles(roster)
+        self._hosts = hosts
         #: Clients that have not left, with their batches.
         self.clients: dict[Client, LiveBatch] = {}
         #: Starts that their clients still hold, or may.
         self._held: dict[Address, dict[int, Submission]] = {}
         #: The program's number of each function, by the client's.
         self._kinds: dict[Address, dict[int, int]] = {}
+        #: Of batches that clients have opened: they ask for the record when the batch is over.
+        self._recorders: dict[int, Recorder] = {}
+        #: The program ends.
+        self._ended = False
         #: Who waits for the end of a batch.
         self._joins: list[tuple[Ask, LiveBatch, Callable[[LiveBatch], bool]]] = []
 
     def dispatch(self, message: Any) -> bool:
         """Take in a message; return False if it is none of a client."""
-        if isinstance(message, Submit):
+        if self._ended and isinstance(message, (Submit, Ask)):
+            self._send(message.address[0], Over(message.address, 0))
+        elif isinstance(message, Submit):
             self._submit(message)
         elif isinstance(message, Register):
             self._register(message)
@@ -127,25 +140,28 @@ class Desk:
             self._ask(message)
         elif isinstance(message, Waits):
             self._waits(message)
+        elif isinstance(message, Gone):
+            self._gone(message.address)
         else:
             return False
         return True
 
-    def named(self, live: LiveBatch, hosts: tuple[str, ...]) -> str:
+    def named(self, live: LiveBatch) -> str:
         """Name the clients of a batch that have not closed."""
         names = []
         for client in live.lifecycle.open:
             if isinstance(client, Client):
-                rank = client.address[0]
-                names.append(f"a client on rank {rank} (host {hosts[rank]})")
+                rank, connection = client.address
+                who = "a process attached to" if connection else "a client on"
+                names.append(f"{who} rank {rank} (host {self._hosts[rank]})")
             else:
                 names.append("a client on rank 0")
         return ", ".join(names)
 
-    def name_open(self, live: LiveBatch, hosts: tuple[str, ...]) -> None:
+    def name_open(self, live: LiveBatch) -> None:
         """Say in the log which clients somebody waits for to close a batch that is done."""
         if not live.busy and not live.lifecycle.all_closed:
-            names = self.named(live, hosts)
+            names = self.named(live)
             logger.warning("%s is done, but join() waits for %s to call close().", live, names)
 
     def over(self, live: LiveBatch) -> None:
@@ -155,6 +171,14 @@ class Desk:
             del self.clients[client]
         for address in {client.address for client in gone}:
             self._send(address[0], Over(address, live.number))
+
+    def end(self) -> None:
+        """Have the processes behind gateways told that the program ends, before anything does."""
+        self._ended = True
+        asking = {ask.address for ask, _, _ in self._joins}
+        for address in {client.address for client in self.clients} | set(self._held) | asking:
+            if address[1]:
+                self._send(address[0], Over(address, 0))
 
     def answer_joins(self) -> None:
         """Answer those whose batch is over by now."""
@@ -190,6 +214,14 @@ class Desk:
         else:
             self._lives.close(live, client)
 
+    def _gone(self, address: Address) -> None:
+        """Forget a process; the clients that it has not closed were lost with it."""
+        self._joins = [entry for entry in self._joins if entry[0].address != address]
+        for client in [client for client in self.clients if client.address == address]:
+            self._lives.lose(self.clients.pop(client), client, address)
+        self._held.pop(address, None)
+        self._kinds.pop(address, None)
+
     def _ask(self, ask: Ask) -> None:
         try:
             if ask.what == "open":
@@ -197,8 +229,12 @@ class Desk:
                 return
             live = self._roster.find(ask.batch)
             if ask.what == "records":
-                rows = live.recorder.records if live is not None and live.recorder else None
+                recorder = live.recorder if live is not None else self._recorders.get(ask.batch)
+                rows = None if recorder is None else recorder.records
                 self._answer(ask, None, None if rows is None else [tuple(row) for row in rows])
+            elif ask.what == "held":
+                holders = None if live is None else held_up(live, ask.address, self._hosts)
+                self._answer(ask, None, holders)
             elif live is None:
                 self._answer(ask, None, True)
             elif ask.what == "join":
@@ -251,6 +287,8 @@ class Desk:
         client = Client(ask.address, key)
         live = self._acts.open_for(ask.address[0], num_workers, log_level, record, client)
         self.clients[client] = live
+        if live.recorder is not None:
+            self._recorders[live.number] = live.recorder
         return live.number, live.num_workers
 
     # Submissions ------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ _NAP_S = 1e-3
 _NAP_REPLACED_S = 20e-3
 #: It sleeps on its event after this long without anything under way.
 _PARK_S = 0.1
+#: And still looks this often: a process attached to another rank may want something of its own.
+_LOOK_UP_S = 0.1
 
 
 class Driver:
@@ -81,7 +83,10 @@ class Driver:
         idle_since = time.perf_counter()
         try:
             while True:
-                self._needed.wait()
+                if not self._needed.wait(_LOOK_UP_S):
+                    if not self._drivers and self._turn():
+                        self._needed.set()
+                    continue
                 if self._stopping:
                     return
                 time.sleep(_NAP_REPLACED_S if self._drivers else _NAP_S)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alamo_mpi.core.messages import Failure
 from alamo_mpi.core.pmi import shared_memory
@@ -25,11 +25,11 @@ from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.functions import name_of
 from alamo_mpi.runtime.joberror import Blame, raised_by
 from alamo_mpi.runtime.jobhub import Hub, Part
-from alamo_mpi.runtime.joblaunch import START_S, launcher_of
-from alamo_mpi.runtime.jobranks import RanksCall, run_on_ranks
-from alamo_mpi.runtime.jobsite import JobSite, here
 from alamo_mpi.runtime.packing import dumps, loads
 from alamo_mpi.runtime.runners import Interruption
+
+if TYPE_CHECKING:  # these start MPI, which a process that is no rank and declares a job must not
+    from alamo_mpi.runtime.jobsite import JobSite
 
 __all__ = ["JobCall", "Terms"]
 
@@ -68,6 +68,9 @@ class JobCall:
 
     def __call__(self, *arguments: Any) -> list[Any]:
         """Run the job; blocks until it has ended, and leaves nothing of it behind."""
+        from alamo_mpi.runtime.joblaunch import START_S, launcher_of
+        from alamo_mpi.runtime.jobsite import here
+
         site = here()
         work, terms = site.work, self._terms
         assert work is not None
@@ -96,6 +99,8 @@ class JobCall:
         return self._judge(hub, site, gang, launcher.said)
 
     def _on_ranks(self, site: JobSite, work: Work, arguments: Sequence[Any]) -> list[Any]:
+        from alamo_mpi.runtime.jobranks import RanksCall, run_on_ranks
+
         assert callable(self._target)
         terms = self._terms
         call = RanksCall(terms.uid, self.__name__, self._target, arguments, terms.timeout_s)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Hashable
 from typing import Any, Protocol
 
 from alamo_mpi.core.events import Cancelled, Event, Terminated
-from alamo_mpi.core.messages import Configure
+from alamo_mpi.core.messages import Address, Configure
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.roster import LiveBatch, Roster
 from alamo_mpi.runtime.submission import Submission
@@ -26,7 +26,7 @@ class FrontDesk(Protocol):
 
     def answer_joins(self) -> None: ...
 
-    def named(self, live: LiveBatch, hosts: tuple[str, ...]) -> str: ...
+    def named(self, live: LiveBatch) -> str: ...
 
 
 class Lives:
@@ -154,6 +154,33 @@ class Lives:
             self._warn_unclosed(live, "was dropped")
         self.end(live)
 
+    def lose(self, live: LiveBatch, client: Hashable, address: Address) -> None:
+        """Note that the process of a client that was not closed has ended.
+
+        What the process has left unfinished is cancelled; then it is as if the client was dropped.
+        """
+        if live.released or not live.lifecycle.is_open(client):
+            return
+        theirs = [
+            submission
+            for submission in live.submissions.values()
+            if submission.origin is not None and submission.origin[0] == address
+        ]
+        if theirs:
+            logger.warning(
+                "A process attached to rank %d (host %s) has ended without closing %s: %d tasks "
+                "that it had started are cancelled.",
+                address[0],
+                self._hosts[address[0]],
+                live,
+                sum(submission.program.remaining for submission in theirs),
+            )
+            self._handle(live, Cancelled([submission.program for submission in theirs]))
+        if live.lifecycle.is_primary(client) and not (live.is_child and live.shared):
+            self.end(live)
+        else:
+            self.close(live, client)
+
     def end_abandoned(self) -> None:
         """See to the clients that finalizers have noted."""
         while self.abandoned:
@@ -163,7 +190,7 @@ class Lives:
         """End a batch at the end of the program, and say what the user left open."""
         for each in (live, *live.children):
             if not each.lifecycle.all_closed:
-                names = self.desk.named(each, self._hosts)
+                names = self.desk.named(each)
                 self._warn_unclosed(each, f"was left at the end of the program by {names}")
             elif each.busy:
                 self._warn_unclosed(each, "was closed but not joined; it ended")

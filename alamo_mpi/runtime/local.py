@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from alamo_mpi.core.messages import Fetch, Key
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime.backoff import longest_nap_s
 from alamo_mpi.runtime.capture import Capture
+from alamo_mpi.runtime.door import Door, Ways
 from alamo_mpi.runtime.jobplace import JobPlace
 from alamo_mpi.runtime.spool import Spilled
 from alamo_mpi.runtime.worker import Worker
 
-__all__ = ["LocalOutput", "local_worker"]
+__all__ = ["LocalOutput", "local_worker", "own_door"]
 
 _NOTHING = (b"", b"")
 
@@ -72,3 +74,20 @@ def local_worker(
     output = LocalOutput()
     jobs = JobPlace(world, send, poll, output.take)
     return Worker(0, send, poll, lambda: False, output, jobs, longest_nap_s(True)), output
+
+
+def own_door(
+    size: int,
+    take: Callable[[Any], None],
+    fetch: Callable[[int, Fetch], None],
+    poll: Callable[[], bool],
+    worker: Worker | None,
+) -> Door:
+    """Return the door of rank 0, opened; `take` takes in what comes through it."""
+
+    def kept(rank: int, key: Key) -> tuple[Any] | None:
+        return None if rank or worker is None else worker.executor.kept.find(key)
+
+    door = Door(0, size, Ways(take, fetch, kept, poll, worker.depth if worker else lambda: 0))
+    door.open()
+    return door

@@ -30,9 +30,7 @@ from alamo_mpi.core.events import (
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
     Armed,
-    Fetch,
     Interrupt,
-    Key,
     Progress,
     Recall,
     SpawnTurn,
@@ -53,10 +51,11 @@ from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.desk import Client, Desk, Tables
 from alamo_mpi.runtime.device import seats, tell_gpus
 from alamo_mpi.runtime.driver import Driver
+from alamo_mpi.runtime.fetches import Fetches
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
 from alamo_mpi.runtime.lives import Lives
-from alamo_mpi.runtime.local import LocalOutput, local_worker
+from alamo_mpi.runtime.local import LocalOutput, local_worker, own_door
 from alamo_mpi.runtime.outcome import Outcomes, Wanted
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
@@ -118,26 +117,25 @@ class Manager:
         self.roster = Roster(workers)
         functions, blobs = FunctionTable(), BlobTable()
         self.preparer = Preparer(functions, blobs)
+        self._fetches = Fetches(self.lock, self._send, self.drive)
         self.outcomes = Outcomes(
             self.lock,
             self.drive,
-            self.fetch,
+            self._fetches.fetch,
             lambda number: bytearray(blobs[number].data),
             world.hosts,
         )
         self.uids: Iterator[int] = _uids
-        self._relay = Relay(self._send)
+        self._relay = Relay(self._tell)
         self.lives = Lives(self.roster, self._send, self._handle, world.hosts)
         self._ledger = Ledger(
             self._send, blobs, self.lock, self.outcomes.value, self.lives.release, self._relay
         )
         tables = Tables(functions, blobs, self.preparer)
-        self.desk = Desk(self._send, self.roster, self.lives, tables, self)
+        self.desk = Desk(self._tell, self.roster, self.lives, tables, self, world.hosts)
         self.lives.desk = self.desk
         self._spawn_turns = SpawnTurns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
-        #: Values that were asked for: key -> where the answer goes, for all who wait for it.
-        self._fetches: dict[Key, list[tuple[Any] | None]] = {}
         #: What each rank has, for the policies of tasks.
         self.seats = seats(world.hosts, world.told)
         self._stopped: dict[int, float] = {}
@@ -149,6 +147,7 @@ class Manager:
         self._guards = OwnGuard()
         if world.size == 1:
             self._local, self._output = local_worker(world, self._transport.send, self._poll)
+        self._door = own_door(world.size, self._take, self._send, self._poll, self._local)
         self._driver = Driver(self.turn, self._is_busy)
         self.moves = 0  # counted for the watchdog
         self._watchdog = watchdog(
@@ -271,28 +270,6 @@ class Manager:
                 backoff.pause(min(rest, self._longest_nap_s), moving=self._transport.moving)
         return True
 
-    def fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
-        """Get a kept value from its worker; blocks until it is here.
-
-        Returns
-        -------
-        tuple of payload, or None
-            None if the worker does not have it any more.
-
-        Raises
-        ------
-        TimeoutError
-            If it is not here in time.
-        """
-        with self.lock:
-            answer = self._fetches.get(key)
-            if answer is None:
-                answer = self._fetches[key] = []
-                self._send(rank, Fetch(key))
-        if not self.drive(lambda: bool(answer), timeout):
-            raise TimeoutError(f"the value of task {key[0]} did not arrive within {timeout} s")
-        return answer[0]
-
     def in_callback(self, submission: Submission | None = None) -> bool:
         """Tell whether this thread runs a callback, of this submission if given."""
         return self._ledger.callbacks.inside(submission)
@@ -338,7 +315,7 @@ class Manager:
         if self.drive(lambda: live.over, min(timeout, _NAME_CLIENTS_S), on):
             return True
         if timeout > _NAME_CLIENTS_S:
-            self.desk.name_open(live, self.hosts)
+            self.desk.name_open(live)
         return self.drive(lambda: live.over, max(timeout - _NAME_CLIENTS_S, 0.0), on)
 
     def leave(self, live: LiveBatch, client: Hashable) -> None:
@@ -399,7 +376,8 @@ class Manager:
             progress = message if isinstance(message, Progress) else None
             self._handle(self._batch_of(source), event, progress)
         elif isinstance(message, Value):
-            self._fetches.pop(message.key).append(message.payload)
+            if not self._door.value(*message):
+                self._fetches.arrived(message)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
         elif isinstance(message, SpawnTurn):
@@ -448,6 +426,7 @@ class Manager:
         """Forget all work and stop the workers; sends and returns at once, for the error path."""
         with self.lock:
             self._killed = True
+            self.desk.end()
             for live in self.roster.batches:
                 self.lives.end(live)
             self._stop_workers()
@@ -469,6 +448,7 @@ class Manager:
         if not self._killed:
             with self.lock:
                 self.lives.end_abandoned()
+                self.desk.end()
                 live_batches = self.roster.batches
                 for live in live_batches:
                     self.lives.end_unclosed(live)
@@ -478,6 +458,7 @@ class Manager:
         rest = max(deadline - time.perf_counter(), 0.1)
         answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
         self._driver.stop()
+        self._door.close()
         ends.give_back()
         if self._watchdog is not None:
             self._watchdog.stop()
@@ -498,3 +479,20 @@ class Manager:
     def _stop_workers(self) -> None:
         for rank in range(1, self._world.size):
             self._send(rank, Stop())
+
+    # Clients ----------------------------------------------------------------------------------
+
+    def _tell(self, rank: int, message: Any) -> None:
+        """Send to a client, which may be behind this rank's own gateway."""
+        if rank:
+            self._transport.send(rank, message)
+        else:
+            self._door.take(message)
+
+    def _take(self, message: Any) -> None:
+        """Take in what a client behind this rank's gateway has sent."""
+        with self.lock:
+            self.moves += 1
+            self.desk.dispatch(message)
+            self._receive()  # a thread in a task does not
+        self._driver.wake()

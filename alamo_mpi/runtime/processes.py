@@ -86,8 +86,8 @@ def _request(invocation: Invocation, cwd: bytes) -> dict[str, Any]:
     if environment is None:
         environment = _inherited.now()
     elif "ALAMO_GATEWAY" in os.environ:
-        # How it finds the services of this rank; nobody could have known.
-        environment = {"ALAMO_GATEWAY": os.environ["ALAMO_GATEWAY"], **environment}
+        # How it finds the services of this rank; what was given is from elsewhere.
+        environment = {**environment, "ALAMO_GATEWAY": os.environ["ALAMO_GATEWAY"]}
     preexec = None if invocation.preexec_fn is None else (invocation.preexec_fn, sys.path)
     return {
         "args": invocation.args,

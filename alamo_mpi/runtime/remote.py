@@ -46,21 +46,14 @@ from alamo_mpi.runtime.submission import Submission
 from alamo_mpi.runtime.turn import PATIENCE_S, released, seat
 from alamo_mpi.runtime.vigil import Vigil, endless, rebuilt, vigil_of
 
-__all__ = ["Channel", "RemoteBatch", "RemoteService", "first_uid"]
+__all__ = ["Channel", "RemoteBatch", "RemoteService"]
 
 _T = TypeVar("_T")
 
-#: Ids of tasks are unique in the program: these bits count, those above name the process.
-_UID_BITS = 40
 #: Seconds that `terminate` waits for running tasks to give up.
 _TERMINATE_S = 2.0
 #: Those who wait look up this often, for what no message tells.
 _LOOK_UP_S = 0.1
-
-
-def first_uid(process: int) -> int:
-    """Return the first task id of a process, by its number in the program."""
-    return process << _UID_BITS
 
 
 class Channel(Protocol):
@@ -80,6 +73,9 @@ class Channel(Protocol):
 
     def poll(self) -> bool:
         """Receive what has arrived, if it falls to this thread; tell whether anything has."""
+
+    def check(self) -> None:
+        """Raise if there is no way to the manager any more."""
 
 
 class RemoteBatch:
@@ -119,6 +115,9 @@ class RemoteService:
     first
         First task id of this process.
     """
+
+    #: How long who waits looks by itself, before it sleeps until a message has come.
+    patience_s = PATIENCE_S
 
     def __init__(
         self, address: Address, channel: Channel, hosts: tuple[str, ...], first: int
@@ -341,7 +340,7 @@ class RemoteService:
             self.say_notes()
             if self._channel.poll():
                 continue
-            if backoff.waited_s < PATIENCE_S:
+            if backoff.waited_s < self.patience_s:
                 backoff.pause()
                 continue
             with released():
@@ -353,6 +352,7 @@ class RemoteService:
         place = seat()
         with self._changed:
             while not done() and not self._callbacks.due:
+                self._channel.check()
                 if place is not None:
                     place.check()
                 vigil.look()

@@ -5,16 +5,15 @@ There is a `Manager` on rank 0 and, on every other rank, a `RemoteService` that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from alamo_mpi.core.lifecycle import Lifecycle
-from alamo_mpi.runtime.outcome import Outcomes, Wanted
-from alamo_mpi.runtime.prepare import Preparer
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # every attached process imports this, also one without batches
     from alamo_mpi.core.gpus import Seat
+    from alamo_mpi.core.lifecycle import Lifecycle
     from alamo_mpi.core.record import TaskRecord
+    from alamo_mpi.runtime.outcome import Outcomes, Wanted
+    from alamo_mpi.runtime.prepare import Preparer
     from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["BatchHandle", "BatchService", "BatchState", "current", "offer"]
@@ -41,6 +40,10 @@ class BatchHandle(Protocol):
     @property
     def lifecycle(self) -> Lifecycle:
         """Its clients, as far as they are known here."""
+
+    @property
+    def submissions(self) -> Mapping[int, Submission]:
+        """Its starts that are not over, as far as they are known here."""
 
     @property
     def unfinished(self) -> int:

@@ -12,14 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 from alamo_mpi.core.messages import Armed, Fetch, Key, Stopped
+from alamo_mpi.core.uids import first_uid
 from alamo_mpi.mpi.transport import Transport
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime import ends, pool, service
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
+from alamo_mpi.runtime.door import Door, Ways
 from alamo_mpi.runtime.interrupter import INTERRUPT_SIGNAL
 from alamo_mpi.runtime.jobplace import JobPlace
-from alamo_mpi.runtime.remote import RemoteService, first_uid
+from alamo_mpi.runtime.remote import RemoteService
 from alamo_mpi.runtime.stall import stall_timeout_s
 from alamo_mpi.runtime.worker import MANAGER, Worker
 
@@ -143,12 +145,16 @@ def serve(world: World) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     clients = _Clients(worker, transport, poll, world)
     service.offer(clients.service)
+    ways = Ways(clients.send, transport.send, clients.kept, poll, worker.depth)
+    worker.door = Door(world.rank, world.size, ways)
+    worker.door.open()
     service_thread = _Service(worker, poll, moving)
     try:
         _loop(worker, service_thread, poll, moving, nap_s)
         transport.send(MANAGER, Stopped(worker.executor.busy_s))
         _drain(transport)
     finally:
+        worker.door.close()
         service.offer(None)
         ends.give_back()
         worker.runners.stop()
@@ -192,6 +198,9 @@ class _Clients:
 
     def kept(self, rank: int, key: Key) -> tuple[Any] | None:
         return self._worker.executor.kept.find(key) if rank == self._worker.rank else None
+
+    def check(self) -> None:
+        """Do nothing: as long as this rank runs, so does the manager."""
 
 
 def _loop(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
+from alamo_mpi.core.messages import Address
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.runtime.roster import LiveBatch
 from alamo_mpi.runtime.submission import Submission
 
-__all__ = ["standing"]
+__all__ = ["held_up", "standing"]
 
 #: Of each start, so many tasks are listed.
 _MOST_TASKS = 200
@@ -26,6 +27,21 @@ def standing(batches: Iterable[LiveBatch], hosts: tuple[str, ...]) -> str:
             for submission in each.submissions.values():
                 lines += _of_submission(submission, places, live.scheduler.held)
     return "".join(lines)
+
+
+def held_up(live: LiveBatch, address: Address, hosts: tuple[str, ...]) -> str | None:
+    """Say which tasks keep those of a client's process from beginning; None if one has begun."""
+    holders = []
+    for chunk in live.root.scheduler.begun:
+        program, indices, _ = next(iter(chunk.span(chunk.done, chunk.done + 1)))
+        owner = program.owner() if program.owner is not None else None
+        if not isinstance(owner, Submission):
+            continue
+        if owner.origin is not None and owner.origin[0] == address:
+            return None
+        name = owner.names[indices[0]]
+        holders.append(f"{name!r} on rank {chunk.rank} (host {hosts[chunk.rank]})")
+    return ", ".join(holders)
 
 
 def _places(live: LiveBatch, hosts: tuple[str, ...]) -> dict[tuple[int, int], str]:

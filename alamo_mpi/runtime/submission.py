@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from alamo_mpi.core.messages import Address, Failure, Progress
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL, State
+from alamo_mpi.errors import TaskStateError
 
 __all__ = ["Callback", "Decoding", "Submission", "Tried"]
 
@@ -223,3 +224,20 @@ class Submission:
         else:
             for index in indices:
                 self.arguments[index] = None
+
+    def disown(self) -> None:
+        """In a forked child: nothing is heard here of tasks that are not final; say so."""
+        for index in range(self.program.ntasks):
+            if not self.is_final(index):
+                error = TaskStateError(
+                    f"Task {self.uids[index]} {self.names[index]!r} was started by the process "
+                    "that this one was forked from: wait for it there.",
+                    uid=self.uids[index],
+                    task_name=self.names[index],
+                )
+                self.program.states[index] = State.FAILED
+                self.values[index] = self.callback_errors[-1] = error
+        self.program.remaining = self.callbacks_left = 0
+        self.callbacks.clear()
+        self.callback = None
+        self.complete = True

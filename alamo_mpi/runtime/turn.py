@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-__all__ = ["PATIENCE_S", "Seat", "Turn", "released", "seat", "sit"]
+__all__ = ["PATIENCE_S", "Seat", "Turn", "leave_seat", "released", "seat", "sit", "waiting"]
 
 #: A wait shorter than this keeps the turn: giving it away costs a message and two switches.
 PATIENCE_S = 2e-4
@@ -133,6 +133,11 @@ def seat() -> Seat | None:
     return getattr(_here, "seat", None)
 
 
+def leave_seat() -> None:
+    """Note that the calling thread runs no task: it is a forked child's, and the task stays."""
+    _here.seat = None
+
+
 @contextlib.contextmanager
 def sit(place: Seat) -> Iterator[None]:
     """Note for the length of a block that the calling thread runs tasks."""
@@ -157,3 +162,41 @@ def released() -> Iterator[None]:
         return
     with place.released():
         yield
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Let this task's worker run other tasks for the length of a block that waits.
+
+    For waits that this package does not see, as for a program that the task has started or for a
+    lock of another library: a worker is otherwise kept by its task until that ends, and a program
+    whose tasks need that very worker would wait for ever.  Waits of this package (for tasks,
+    `DDict`, `Queue`) do the same by themselves.
+
+    Notes
+    -----
+    At the end of the block the task waits until it can go on: what runs on its worker by then ends
+    or waits first.  The same holds for what interrupts it (`Task.cancel`, a time limit): that is
+    raised at the end of the block, so give the wait a limit of its own.  What the block, or a
+    program that it has started, writes to stdout and stderr counts as output of whichever task runs
+    there: capture it, or write it to a file.
+
+    Outside of tasks, in a job, and in a process that is no rank it does nothing.
+
+    Examples
+    --------
+    ::
+
+        with alamo_mpi.waiting():
+            done = subprocess.run(command, capture_output=True, timeout=600)
+    """
+    place = seat()
+    if place is None:
+        yield
+        return
+    with place.released():
+        _here.seat = None  # the turn can be given away but once
+        try:
+            yield
+        finally:
+            _here.seat = place

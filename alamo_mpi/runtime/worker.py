@@ -46,6 +46,7 @@ from alamo_mpi.core.messages import (
 )
 from alamo_mpi.errors import InternalError
 from alamo_mpi.runtime.backoff import Backoff
+from alamo_mpi.runtime.door import Door
 from alamo_mpi.runtime.execute import Executor, Output, Work, uid_of
 from alamo_mpi.runtime.inputs import Inputs
 from alamo_mpi.runtime.interrupter import Interrupter, in_user_code
@@ -141,8 +142,8 @@ class Worker:
         self.runners = Runners(self, poll, longest_s)
         #: The service of the batches in this process, once there are any.
         self.client: RemoteService | None = None
-        #: What takes messages for the connections of this rank's gateway, by number.
-        self.connections: dict[int, Callable[[Any], None]] = {}
+        #: Where the processes behind this rank's gateway are, that are clients of batches.
+        self.door: Door | None = None
         self._send = send
         self._poll = poll
         self._moving = moving
@@ -175,6 +176,10 @@ class Worker:
     def idle(self) -> bool:
         """Whether nothing is here to be run, or was begun."""
         return not self.has_work and not self._begun
+
+    def depth(self) -> int:
+        """Return how deep what a process behind this rank starts is nested."""
+        return 1 + max((work.run.depth for work in [*self._begun.values()]), default=0)
 
     def close(self) -> None:
         """Stop what watches over tasks; none runs any more."""
@@ -274,6 +279,8 @@ class Worker:
             self._send(source, Value(message.key, self.executor.kept.find(message.key)))
         elif isinstance(message, Value):
             self._inputs.arrive(message.key[0], message.payload)
+            if self.door is not None and self.door.value(*message):
+                return
             if self.client is not None:
                 self.client.value(message.key, message.payload)
         elif isinstance(message, (Ended, Answer, Over)):
@@ -292,11 +299,11 @@ class Worker:
 
     def _hand_on(self, message: Ended | Answer | Over) -> None:
         """Give a message to the client that it is for."""
-        connection = message.address[1]
-        if connection == 0 and self.client is not None:
+        if message.address[1]:
+            if self.door is not None:
+                self.door.take(message)
+        elif self.client is not None:
             self.client.dispatch(message)
-        elif connection in self.connections:
-            self.connections[connection](message)
 
     def _receive(self, run: Run) -> None:
         self.executor.define(run.definitions)

@@ -242,7 +242,7 @@ def test_importing_the_package_loads_no_mpi() -> None:
 def test_public_names_are_the_documented_ones() -> None:
     promised = {*seed_api.METHODS, *seed_api.CLASSES} - seed_api.PLANNED
     errors = set(importlib.import_module("alamo_mpi.errors").__all__)
-    ours = {"__version__", "Attachment", "attach", "gpus", "init", "serve"}
+    ours = {"__version__", "Attachment", "attach", "gpus", "init", "serve", "waiting"}
     assert set(alamo_mpi.__all__) == promised | errors | ours
     assert alamo_mpi.__all__ == sorted(alamo_mpi.__all__)
     assert len(alamo_mpi.__all__) == len(set(alamo_mpi.__all__))

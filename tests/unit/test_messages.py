@@ -63,6 +63,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "StackText": ("Thread 0x01",),
     "Armed": (4711, 9),
     "Waits": ((2, 0), 8, 2 << 40, ("start", 1, -1)),
+    "Gone": ((2, 1),),
 }
 
 

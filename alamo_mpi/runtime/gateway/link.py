@@ -102,6 +102,30 @@ class Link:
         if kind == FAILED:
             raise value
 
+    def dedicated(self, *request: Any) -> tuple[Wire, Any]:
+        """Make a connection for the caller alone, and ask for an operation that takes it over.
+
+        Returns
+        -------
+        tuple
+            The connection and the operation's answer.
+
+        Raises
+        ------
+        GatewayError
+            The program has ended, or this process was detached.
+        """
+        wire = self._connect()
+        try:
+            wire.send(request)
+            kind, value = wire.receive()
+        except BaseException as error:
+            self._broken(wire, error)
+        if kind == FAILED:
+            self._drop(wire)
+            raise value
+        return wire, value
+
     # -- connections ----------------------------------------------------------
 
     def _take(self) -> Wire:
@@ -124,10 +148,11 @@ class Link:
         """Close a connection in an unknown state, and raise what the caller should see."""
         self._drop(wire)
         if isinstance(error, (EOFError, OSError)):
-            raise self._lost("The connection to it was lost") from error
+            raise self.lost("The connection to it was lost") from error
         raise error
 
-    def _lost(self, what: str) -> GatewayError:
+    def lost(self, what: str) -> GatewayError:
+        """Return the error that says so."""
         rank, hosts = self.welcome
         if self._closed:
             return GatewayError(
@@ -145,7 +170,7 @@ class Link:
 
     def _connect(self) -> Wire:
         if self._closed:
-            raise self._lost("")
+            raise self.lost("")
         connection = socket.socket(socket.AF_UNIX)
         wire = Wire(connection)
         try:
@@ -160,7 +185,7 @@ class Link:
         except ConnectionRefusedError as error:
             wire.close()
             if self.welcome.hosts:
-                raise self._lost("It does not listen any more") from error
+                raise self.lost("It does not listen any more") from error
             raise GatewayError(
                 f"There is no program at {VARIABLE}={self.address.name!r}: it has ended, or runs "
                 "on another host or in another network namespace (a container) than this process."
@@ -169,7 +194,7 @@ class Link:
             wire.close()
             if isinstance(error, GatewayError):
                 raise
-            raise self._lost(
+            raise self.lost(
                 "It did not answer the greeting; a different version of alamo_mpi does not either"
             ) from error
         except BaseException:

@@ -17,7 +17,7 @@ import select
 import threading
 from typing import TYPE_CHECKING, Final
 
-from alamo_mpi.runtime import home, pool
+from alamo_mpi.runtime import pool
 from alamo_mpi.runtime.gateway.address import VARIABLE, new_address
 
 if TYPE_CHECKING:
@@ -120,13 +120,13 @@ def _after_fork_in_child() -> None:
     gateway, _open = _open, None
     if gateway is None:
         return
-    from alamo_mpi.runtime.gateway.remote import RemoteHome
+    from alamo_mpi.runtime.gateway.remote import RemoteHome, settle
     from alamo_mpi.runtime.gateway.requests import Welcome
 
     gateway.abandon()
     pool.abandon()
     own = gateway.pool
-    home.move(own, RemoteHome(gateway.address, Welcome(own.rank, own.hosts)))
+    settle(own, RemoteHome(gateway.address, Welcome(own.rank, own.hosts)))
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

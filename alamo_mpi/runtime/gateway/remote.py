@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from alamo_mpi.core.bucket import Bucket
 from alamo_mpi.core.dictionary import Descriptor
@@ -19,16 +19,18 @@ from alamo_mpi.core.many import Item
 from alamo_mpi.core.records import Record
 from alamo_mpi.core.table import Entry
 from alamo_mpi.core.window import Buffer
-from alamo_mpi.runtime import home
+from alamo_mpi.runtime import home, service, turn
 from alamo_mpi.runtime.gateway.address import Address
 from alamo_mpi.runtime.gateway.link import Link
 from alamo_mpi.runtime.gateway.remote_queue import RemoteQueue, ask_until
 from alamo_mpi.runtime.gateway.requests import Welcome
 from alamo_mpi.runtime.gateway.wire import buffers, outside
-from alamo_mpi.runtime.home import Store
+from alamo_mpi.runtime.home import Home, Store
 
-__all__ = ["RemoteDictionary", "RemoteHome"]
+if TYPE_CHECKING:
+    from alamo_mpi.runtime.gateway.remote_batches import AttachedService
 
+__all__ = ["RemoteDictionary", "RemoteHome", "settle"]
 
 #: Keys asked for in one request.
 _BATCH: Final = 256
@@ -59,6 +61,22 @@ class RemoteHome:
         self.size = len(self.hosts)
         self.lock = threading.RLock()
         self.inherited = welcome is not None
+        self._service: AttachedService | None = None
+
+    def service(self) -> AttachedService:
+        """Return what this process's batches talk to; made at the first use."""
+        with self.lock:
+            if self._service is None:
+                from alamo_mpi.runtime.gateway.remote_batches import AttachedService
+
+                self._service = AttachedService(self.link)
+            return self._service
+
+    def close(self) -> None:
+        """Give the attachment up: close what is open, end all connections."""
+        if self._service is not None:
+            self._service.retire()
+        self.link.close()
 
     def make_dictionary(self, total_nbytes: int | None) -> Descriptor:
         """Make an empty dictionary; its root is in the rank's memory."""
@@ -220,11 +238,18 @@ def _found(entry: Entry) -> tuple[Any, int, int, bytes]:
     return tuple(entry.bucket), entry.slot, entry.pointer, entry.record.key
 
 
+def settle(old: Home, new: RemoteHome) -> None:
+    """Have a forked child go on at a home of its own; local, starts nothing."""
+    turn.leave_seat()
+    service.offer(new.service)
+    home.move(old, new)
+
+
 def _after_fork_in_child() -> None:
     """Connect the child of an attached process anew: locks and connections are its parent's."""
     if home.exists() and isinstance(old := home.current(), RemoteHome):
         old.link.abandon()
-        home.move(old, RemoteHome(old.link.address, old.link.welcome))
+        settle(old, RemoteHome(old.link.address, old.link.welcome))
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

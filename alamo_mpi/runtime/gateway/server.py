@@ -7,6 +7,7 @@ only inside a request.  `close` ends and joins all of them, before the pool goes
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import socket
@@ -15,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from alamo_mpi.errors import AlamoError, InternalError
+from alamo_mpi.errors import AlamoError, GatewayError, InternalError
 from alamo_mpi.runtime.gateway.address import Address
 from alamo_mpi.runtime.gateway.credentials import is_ours
-from alamo_mpi.runtime.gateway.requests import DONE, FAILED, HELLO, MORE, Welcome
+from alamo_mpi.runtime.gateway.requests import BATCHES, DONE, FAILED, HELLO, MORE, Welcome
 from alamo_mpi.runtime.gateway.served import ServedDictionaries
+from alamo_mpi.runtime.gateway.served_batches import serve_client
 from alamo_mpi.runtime.gateway.served_queues import ServedQueues
 from alamo_mpi.runtime.gateway.wire import Wire
 
@@ -127,8 +129,9 @@ class Server:
         wire = Wire(connection)
         try:
             if self._greet(connection, wire):
-                while True:
-                    self._answer(wire, wire.receive())
+                while (request := wire.receive())[0] != BATCHES:
+                    self._answer(wire, request)
+                self._serve_client(connection, wire)
         except (EOFError, OSError):
             pass  # the process has ended, or this rank is ending
         except Exception:
@@ -137,6 +140,14 @@ class Server:
             with self._lock:
                 self._connections.pop(threading.current_thread(), None)
             wire.close()
+
+    @staticmethod
+    def _serve_client(connection: socket.socket, wire: Wire) -> None:
+        try:
+            serve_client(connection, wire, f"{threading.current_thread().name}-out")
+        except GatewayError as error:  # the program is ending
+            with contextlib.suppress(OSError):
+                wire.send((FAILED, error))
 
     def _greet(self, connection: socket.socket, wire: Wire) -> bool:
         """Exchange greetings; no byte is unpickled before the token is right."""

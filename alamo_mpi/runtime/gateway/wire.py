@@ -2,8 +2,8 @@
 
     | uint64 n | uint64 nbytes of the pickle | n x uint64 nbytes | pickle | buffer 0 | ... |
 
-The two ends speak in turn, so that what is read never holds the beginning of a second message.
-Buffers of 16 KiB and more are neither copied into the pickle nor out of it.
+What was read beyond a message is the beginning of the next one, and is kept.  Buffers of 16 KiB and
+more are neither copied into the pickle nor out of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from alamo_mpi.core.items import Item
 from alamo_mpi.core.window import Buffer
 from alamo_mpi.mpi.buffers import Buffers
 
-__all__ = ["Wire", "buffers", "outside", "packed_item"]
+__all__ = ["Wire", "buffers", "outside", "packed_item", "written"]
 
 _HEAD: Final = struct.Struct("<QQ")
 _FIRST_READ: Final = 1 << 16
@@ -48,11 +48,27 @@ def packed_item(item: Item) -> tuple[Any, list[pickle.PickleBuffer], int]:
     return outside(item.body), buffers(item.frames), item.kind
 
 
+def written(message: Any) -> list[bytes | memoryview]:
+    """Return what is to be written for a message, in pieces that one call can take."""
+    frames: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(message, 5, buffer_callback=frames.append)
+    if not frames:
+        return [_HEAD.pack(0, len(body)) + body]
+    raws = [frame.raw() for frame in frames]
+    sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
+    pieces: list[bytes | memoryview] = [_HEAD.pack(len(raws), len(body)) + sizes + body]
+    for raw in raws:
+        pieces += [raw[start : start + _PIECE] for start in range(0, raw.nbytes, _PIECE)]
+    return pieces
+
+
 class Wire:
-    """One end of a connection; for one thread at a time."""
+    """One end of a connection; for one thread at a time that sends, and one that receives."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        #: Read, and not yet returned.
+        self._rest = b""
 
     def send(self, message: Any) -> None:
         """Send a message; blocks until the kernel has it all.
@@ -62,17 +78,8 @@ class Wire:
         OSError
             The other end is gone.
         """
-        frames: list[pickle.PickleBuffer] = []
-        body = pickle.dumps(message, 5, buffer_callback=frames.append)
-        if not frames:
-            self._socket.sendall(_HEAD.pack(0, len(body)) + body)
-            return
-        raws = [frame.raw() for frame in frames]
-        sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
-        self._socket.sendall(_HEAD.pack(len(raws), len(body)) + sizes + body)
-        for raw in raws:
-            for start in range(0, raw.nbytes, _PIECE):
-                self._socket.sendall(raw[start : start + _PIECE])
+        for piece in written(message):
+            self._socket.sendall(piece)
 
     def receive(self) -> Any:
         """Wait for a message and return it; its large buffers are private and writable.
@@ -82,14 +89,17 @@ class Wire:
         EOFError, OSError
             The other end is gone.
         """
-        data = self._more(b"", _HEAD.size)
+        data = self._rest
+        if len(data) < _HEAD.size:
+            data = self._more(data, _HEAD.size)
         count, nbytes = _HEAD.unpack_from(data)
         start = _HEAD.size + 8 * count
         end = start + nbytes
         if len(data) < end:
             data = self._more(data, end)
         if not count:
-            return pickle.loads(data[start:])
+            self._rest = data[end:]
+            return pickle.loads(data[start:end])
         sizes = struct.unpack_from(f"<{count}Q", data, _HEAD.size)
         rest = memoryview(data)[end:]
         frames = []
@@ -100,7 +110,13 @@ class Wire:
             rest = rest[here:]
             self._fill(frame[here:])
             frames.append(frame)
+        self._rest = bytes(rest)
         return pickle.loads(memoryview(data)[start:end], buffers=frames)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the beginning of another message was read with the last one."""
+        return bool(self._rest)
 
     def _more(self, data: bytes, nbytes: int) -> bytes:
         """Read on until there are `nbytes` bytes at least."""
