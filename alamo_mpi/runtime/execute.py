@@ -24,6 +24,7 @@ from alamo_mpi.runtime.packing import ATOMS, loads, nbytes_of, pack, private, un
 from alamo_mpi.runtime.report import Pause, Report
 from alamo_mpi.runtime.runners import Guard, Interruption
 from alamo_mpi.runtime.turn import Turn
+from alamo_mpi.runtime.witnessed import BUSY, IDLE, RUNNING, TASK, mark
 
 __all__ = ["Executor", "Kept", "Work", "uid_of"]
 
@@ -194,6 +195,8 @@ class Executor:
         #: Seconds spent in chunks, waits aside.
         self.busy_s = 0.0
         self._busy_since = 0.0
+        #: Says what runs here when this rank is lost.
+        self._mark = mark()
 
     def define(self, definitions: dict[int, bytes]) -> None:
         """Take in functions; they are unpickled when the first task needs them."""
@@ -210,10 +213,12 @@ class Executor:
 
     def _begin_output(self) -> None:
         self._busy_since = time.perf_counter()
+        self._mark.slot[RUNNING] = BUSY
         self._output.begin()
 
     def _end_output(self) -> None:
         self._output.end()
+        self._mark.slot[RUNNING] = IDLE
         self.busy_s += time.perf_counter() - self._busy_since
 
     def run(self, work: Work) -> None:
@@ -225,6 +230,7 @@ class Executor:
         kinds, arguments = run.functions, run.arguments
         failed: dict[int, int] = {}
         kind, function = -1, None
+        slot, uids, fresh = self._mark.slot, run.uids, False
         while True:
             while work.at_end:
                 work.at_end.pop()()
@@ -243,7 +249,7 @@ class Executor:
                     continue
             following = kinds if isinstance(kinds, int) else kinds[position]
             if following != kind:
-                kind, function = following, self._functions.get(following)
+                kind, function, fresh = following, self._functions.get(following), True
                 report.turn_to(kind)
             try:
                 if function is None and kind != TRAVELS_WITH_TASK:
@@ -255,6 +261,10 @@ class Executor:
                 call = function
                 if call is None:
                     call, *values = values
+                slot[TASK] = uids + position if isinstance(uids, int) else uids[position]
+                if fresh or function is None:
+                    fresh = False
+                    self._mark.name(call)
                 if position in limits:
                     self._watch(work, limits[position])
                 work.in_task = True
