@@ -17,8 +17,8 @@ from alamo_mpi.runtime.callbacks import CallbackQueue
 from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch
 from alamo_mpi.runtime.submission import Submission
-from alamo_mpi.runtime.witness import Page
 from alamo_mpi.runtime.witnessed import mark
+from alamo_mpi.runtime.witnesspage import Page
 
 __all__ = ["Ledger"]
 

@@ -1,10 +1,9 @@
 """The process that says which rank was lost; it outlives them, since the launcher ends all of them.
 
-Run as a script by `runtime.witnessed`, with the standard library only; one for each host of the
-program.  It watches the ranks of its host by descriptors of their processes and by a pipe from
-each, and reads what they last did from a page of memory that they share (`Page`), so that it costs
-them nothing while all is well, and needs none of them afterwards.  ``ARCHITECTURE-loss.md`` has
-the protocol.
+A program of its own, started by `runtime.witnessed`; one for each host.  It watches the ranks of
+its host by descriptors of their processes and by a pipe from each, and reads what they last did
+from a page of memory that they share (`Page`), so that it costs them nothing while all is well,
+and needs none of them afterwards.  ``ARCHITECTURE-loss.md`` has the protocol.
 
 Two processes, and no child of a rank, so that user code that waits for its own children never
 meets them:
@@ -19,47 +18,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import select
 import signal
+import socket
 import struct
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-__all__ = [
-    "ARMED",
-    "BUSY",
-    "HEARD",
-    "IDLE",
-    "LEAVING",
-    "RUNNING",
-    "STATE",
-    "TASK",
-    "Case",
-    "Page",
-    "Rank",
-    "Tally",
-    "message",
-    "verdict",
-]
+from alamo_mpi.core.loss import Case, Grant, Rank, message, verdict
+from alamo_mpi.runtime.court import ANSWER_S, TOKEN, Court, Plea
+from alamo_mpi.runtime.witnesspage import ARMED, BUSY, RUNNING, STATE, TASK, Page
 
-#: Values of `Page.state`: not watched; to be watched; at its regular end, or at an abort of its
-#: own, which it has said why.
-ABSENT, ARMED, LEAVING = range(3)
-IDLE, BUSY = range(2)
-
-_HEAD_NBYTES = 64
-_SLOT_NBYTES = 128
-_NAME_AT, _NAME_NBYTES = 32, 96
-_HEAD_WORDS = _HEAD_NBYTES // 8
-_SLOT_WORDS = _SLOT_NBYTES // 8
-#: Words of the head: whether the program is at its end; tasks done, failed, neither, started.
-_ENDING, _DONE, _FAILED, _UNRUN, _STARTED = range(5)
-#: Words of a slot.
-STATE, TASK, RUNNING = range(3)
+__all__ = ["HEARD", "how", "main"]
 
 #: Signals that reach all ranks when somebody ends the program.
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -72,192 +43,12 @@ _ECHO_S = 0.05
 _DOOM_S = 0.1
 #: Seconds for the system to say how a process has ended.
 _STATUS_S = 0.05
-_MOST_NAMED = 8
-_END = "MPI does not go on without it: all ranks end now.\n"
 _KILL_BIT = 1 << (signal.SIGKILL - 1)
 _PF_EXITING = 0x4
 #: ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15): mask, cgroup, 11 numbers, exit status.
 _GET_INFO = 0xC040FF0B
 _INFO_EXIT = 1 << 3
 _INFO = struct.Struct("QQ11Ii")
-
-
-class Tally(NamedTuple):
-    """Tasks of the program so far."""
-
-    done: int
-    failed: int
-    unfinished: int
-
-
-class Page:
-    """What the ranks of a host leave for the witness, in memory that they share.
-
-    Parameters
-    ----------
-    fd
-        The file in memory.
-    nranks
-        Number of ranks of this host.
-
-    Attributes
-    ----------
-    words : memoryview
-        Head and slots as 64-bit words; a rank writes to its slot alone, and rank 0 to the head.
-    """
-
-    def __init__(self, fd: int, nranks: int) -> None:
-        self._memory = mmap.mmap(fd, self.nbytes(nranks))
-        self.bytes = memoryview(self._memory)
-        self.words = self.bytes.cast("Q")
-
-    @staticmethod
-    def nbytes(nranks: int) -> int:
-        """Return the size of a page."""
-        return _HEAD_NBYTES + nranks * _SLOT_NBYTES
-
-    def slot(self, at: int) -> memoryview:
-        """Return the words of a slot: `STATE`, `TASK`, `RUNNING`."""
-        first = _HEAD_WORDS + at * _SLOT_WORDS
-        return self.words[first : first + _SLOT_WORDS]
-
-    def write_name(self, at: int, name: str) -> None:
-        """Store the name of the function that a rank runs."""
-        data = name.encode(errors="replace")[: _NAME_NBYTES - 1]
-        first = _HEAD_NBYTES + at * _SLOT_NBYTES + _NAME_AT
-        self.bytes[first : first + len(data) + 1] = data + b"\0"
-
-    def name(self, at: int) -> str:
-        """Return what `write_name` has stored last."""
-        first = _HEAD_NBYTES + at * _SLOT_NBYTES + _NAME_AT
-        return (
-            bytes(self.bytes[first : first + _NAME_NBYTES]).split(b"\0")[0].decode(errors="replace")
-        )
-
-    @property
-    def ending(self) -> bool:
-        """Whether the program is at its end: no death says anything any more."""
-        return bool(self.words[_ENDING])
-
-    def end(self) -> None:
-        """Note that the program is at its end."""
-        self.words[_ENDING] = 1
-
-    def count_done(self, count: int) -> None:
-        """Count tasks that have a result."""
-        self.words[_DONE] += count
-
-    def count_others(self, failed: int, unrun: int) -> None:
-        """Count tasks that have failed, and that were skipped or cancelled."""
-        self.words[_FAILED] += failed
-        self.words[_UNRUN] += unrun
-
-    def count_started(self, count: int) -> None:
-        """Count tasks of a new start."""
-        self.words[_STARTED] += count
-
-    @property
-    def tally(self) -> Tally:
-        """What was counted."""
-        words = self.words
-        done, failed, unrun = words[_DONE], words[_FAILED], words[_UNRUN]
-        return Tally(done, failed, max(words[_STARTED] - done - failed - unrun, 0))
-
-
-class Rank(NamedTuple):
-    """A rank of this host, and what it did last."""
-
-    number: int
-    pid: int
-    #: Uid and name of the task that it ran last; None if it has run none.
-    task: tuple[int, str] | None = None
-    running: bool = False
-
-
-class Case(NamedTuple):
-    """What is known when the first rank of a host has ended without a word.
-
-    Attributes
-    ----------
-    status : int or None
-        As of `subprocess.Popen.returncode`; None if the system does not say.
-    heard : bool
-        Whether a signal reached all ranks.
-    others, doomed : int
-        Number of other ranks of this host, and how many of them have ended or are about to.  Of a
-        rank that has a host to itself, its launcher's process there.
-    alone : bool
-        Whether this is the program's only host.
-    prompt : bool
-        Whether the launcher ends the others at once, as all but Open MPI's do.
-    """
-
-    status: int | None
-    heard: bool
-    others: int
-    doomed: int
-    alone: bool
-    prompt: bool
-
-
-def verdict(case: Case) -> bool | None:
-    """Tell whether a rank was lost; None if it has to be looked at again, a little later.
-
-    Notes
-    -----
-    Launchers end ranks by SIGKILL, and so does ``kill -9``; what differs is what becomes of the
-    others.  Where nothing can be told, several hosts say nothing rather than all of them: the host
-    of the rank that was lost has seen its others alive.
-    """
-    if case.heard:
-        return False
-    if case.status is not None and case.status not in (-signal.SIGKILL, -signal.SIGTERM):
-        return True
-    if case.status == -signal.SIGTERM and case.prompt:
-        return None  # the ear may hear of it yet
-    if case.prompt:
-        return case.alone or case.doomed < case.others
-    return None if case.doomed < case.others else False
-
-
-def message(
-    lost: Rank, host: str, status: int | None, tally: Tally | None, others: Sequence[Rank]
-) -> str:
-    """Return the sentences that a user sees."""
-    who = "the main program" if lost.number == 0 else f"process {lost.pid}"
-    text = f"alamo_mpi: rank {lost.number} (host {host}, {who}) was lost: {_how(status)}. "
-    if lost.number > 0:
-        text += "It was idle" if not lost.running else f"It was running task {_task(lost)}"
-        if not lost.running and lost.task is not None:
-            text += f"; its last task was {_task(lost)}"
-        text += ". "
-    if tally is not None:
-        text += (
-            f"By then {tally.done} tasks were done, {tally.failed} had failed and "
-            f"{tally.unfinished} were unfinished. "
-        )
-    running = [rank for rank in others if rank.running]
-    named = [f"task {_task(rank)} on rank {rank.number}" for rank in running[:_MOST_NAMED]]
-    if len(running) > _MOST_NAMED:
-        named.append(f"{len(running) - _MOST_NAMED} more")
-    if named:
-        text += f"Running elsewhere: {', '.join(named)}. "
-    return text + _END
-
-
-def _task(rank: Rank) -> str:
-    assert rank.task is not None
-    return f"{rank.task[0]} {rank.task[1]!r}"
-
-
-def _how(status: int | None) -> str:
-    if status is None:
-        return "its process is gone"
-    if status >= 0:
-        return f"its process exited with status {status}"
-    with contextlib.suppress(ValueError):
-        return f"killed by signal {-status} ({signal.Signals(-status).name})"
-    return f"killed by signal {-status}"
 
 
 class _Watch:
@@ -269,6 +60,8 @@ class _Watch:
         self._page = page
         self._ranks = ranks
         self._host = host
+        #: Set before `run`.
+        self.bench: Court | Plea = Court(self.seen)
         self._ear = ear
         self._heard_at = float("-inf")
         #: Keeps the order in which processes have ended.
@@ -289,7 +82,7 @@ class _Watch:
                     self._whose[fd] = at
                     self._poll.register(fd, select.EPOLLIN)
 
-    def run(self, *, alone: bool, prompt: bool) -> str | None:
+    def run(self, *, prompt: bool) -> str | None:
         """Wait for the ranks' ends; return what is to be said of it."""
         while self._alive:
             for fd, _ in self._poll.poll():
@@ -303,8 +96,10 @@ class _Watch:
                 if at not in self._alive or not _doomed(self._ranks[at].pid):
                     continue
                 pidfd = self._alive.pop(at)
-                if self._page.slot(at)[STATE] == ARMED and not self._page.ending:
-                    return self._examine(at, pidfd, alone=alone, prompt=prompt)
+                if self._page.ending:
+                    self.bench.quiet()
+                elif self._page.slot(at)[STATE] == ARMED:
+                    return self._examine(at, pidfd, prompt=prompt)
         return None
 
     def _listen(self) -> bool:
@@ -318,37 +113,60 @@ class _Watch:
                 self._heard_at = time.monotonic()
         return time.monotonic() - self._heard_at < _MEMORY_S
 
-    def _examine(self, at: int, fd: int, *, alone: bool, prompt: bool) -> str | None:
+    def _examine(self, at: int, fd: int, *, prompt: bool) -> str | None:
         """Look at the first death: return what is to be said, None if nobody was lost."""
         began = time.monotonic()
         status = _status(fd, self._ranks[at].pid)
         # What was heard after a death need not be its reason: Open MPI's launcher ends the others.
         heard = self._listen() if prompt else time.monotonic() - self._heard_at < _MEMORY_S
+        others = [rank.pid for each, rank in enumerate(self._ranks) if each != at]
+        if not others and not prompt:
+            others = [self._launcher]
+        grant: Grant | None = None
         while True:
-            others = [rank.pid for each, rank in enumerate(self._ranks) if each != at]
-            if not others and not prompt:
-                others = [self._launcher]
             doomed = sum(map(_doomed, others))
-            found = verdict(Case(status, heard, len(others), doomed, alone, prompt))
+            case = Case(status, heard, len(others), doomed, prompt)
+            found = verdict(case)
+            if found is False:
+                self.bench.quiet()
+                return None
+            if grant is None:  # at once: who comes first is right
+                grant = self.bench.ask(case.sure, prompt)
+                if grant is None:
+                    return None
             if found is not None:
                 break
             if time.monotonic() - began > (_ECHO_S if prompt else _DOOM_S):
-                found = True
                 break
             time.sleep(2e-3)
             heard = heard or (prompt and self._listen())
-        if not found or self._page.ending:
+        if self._page.ending:
             return None
-        tally = self._page.tally if self._ranks[0].number == 0 else None
-        seen = list(self._seen())
-        lost = seen.pop(at)
-        return message(lost, self._host, status, tally, seen)
+        lost, *mine = sorted(self._states(), key=lambda rank: rank.number != self._ranks[at].number)
+        numbers = {rank.number for rank in self._ranks}
+        mine += [rank for rank in grant.others if rank.number not in numbers]
+        return message(lost, self._host, how(status), grant.tally, mine)
 
-    def _seen(self) -> Iterator[Rank]:
+    def seen(self) -> Grant:
+        """Return what this host knows, of rank 0's."""
+        return Grant(self._page.tally, list(self._states()))
+
+    def _states(self) -> Iterator[Rank]:
         for at, rank in enumerate(self._ranks):
             slot, name = self._page.slot(at), self._page.name(at)
             task = (slot[TASK], name) if name else None
             yield rank._replace(task=task, running=slot[RUNNING] == BUSY and task is not None)
+
+
+def how(status: int | None) -> str:
+    """Say how a process has ended."""
+    if status is None:
+        return "its process is gone"
+    if status >= 0:
+        return f"its process exited with status {status}"
+    with contextlib.suppress(ValueError):
+        return f"killed by signal {-status} ({signal.Signals(-status).name})"
+    return f"killed by signal {-status}"
 
 
 def _status(fd: int, pid: int) -> int | None:
@@ -415,30 +233,37 @@ def _speak(text: str) -> None:
 def main(arguments: list[str]) -> None:
     """Be the witness of a host; does not return.
 
-    The arguments: descriptor of the page, host, whether it is the only one, whether the launcher
-    ends others at once; of each rank of the host its number, its process and our end of its pipe.
+    The arguments: descriptor of the page; host; whether the launcher ends others at once; where
+    there are several hosts, on the first a listening socket, and on the others where that is; of
+    each rank of the host its number, its process and our end of its pipe.
     """
     # The rank waits for this process alone, and only until here.
     if os.fork():
         os._exit(0)
     heard, say = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    watch = os.fork()
-    if watch:
+    child = os.fork()
+    if child:
         os.close(2)  # the launcher waits for the end of what it reads
         os.close(heard)
-        _listen_for(watch, say)
+        _listen_for(child, say)
         os._exit(0)
     os.setsid()
     os.close(say)
-    fd, host, alone, prompt, *triples = arguments
+    fd, host, prompt, place, *triples = arguments
     numbers = [list(map(int, triple.split(":"))) for triple in triples]
     ranks = [Rank(number, pid) for number, pid, _ in numbers]
     page, pipes = Page(int(fd), len(ranks)), [pipe for *_, pipe in numbers]
-    text = _Watch(page, ranks, pipes, host, heard).run(alone=alone == "1", prompt=prompt == "1")
+    watch = _Watch(page, ranks, pipes, host, heard)
+    token = os.environ.get(TOKEN, "")
+    if place.isdigit():
+        court = watch.bench = Court(watch.seen)
+        court.serve(socket.socket(fileno=int(place)), token)
+    elif place:
+        first, _, port = place.rpartition(":")
+        watch.bench = Plea(first, int(port), token)
+    text = watch.run(prompt=prompt == "1")
     if text is not None:
         _speak(text)
+    elif place.isdigit():
+        time.sleep(ANSWER_S)  # somebody else may be about to speak, and needs an answer
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -6,24 +6,19 @@ import fcntl
 import logging
 import os
 import resource
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 from array import array
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alamo_mpi.core.launch import scrubbed
-from alamo_mpi.runtime.witness import (
-    ARMED,
-    BUSY,
-    HEARD,
-    IDLE,
-    LEAVING,
-    RUNNING,
-    STATE,
-    TASK,
-    Page,
-)
+from alamo_mpi.runtime.court import TOKEN
+from alamo_mpi.runtime.witness import HEARD
+from alamo_mpi.runtime.witnesspage import ARMED, BUSY, IDLE, LEAVING, RUNNING, STATE, TASK, Page
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
@@ -34,7 +29,12 @@ logger = logging.getLogger(__name__)
 
 #: Below this, or the limit, the descriptor that tells the end of this process.
 _HIGH_FD = 500
-_WITNESS = os.path.join(os.path.dirname(__file__), "witness.py")
+#: The program of the witness.  Nothing of the user's is imported there, nor MPI.
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from alamo_mpi.runtime.witness import main; main(sys.argv[2:])"
+)
+_ROOT = str(Path(__file__).parents[2])
 
 
 class Mark:
@@ -107,7 +107,10 @@ def attend(world: World) -> None:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             ends.append(reading)
             fds.append(writing)
-    told = world.comm.allgather((os.getpid(), fds))
+    first = world.rank == 0 and len(mine) < world.size
+    server = socket.create_server(("", 0)) if first else None
+    court = (server.getsockname()[1], secrets.token_hex(16)) if server is not None else None
+    told = world.comm.allgather((os.getpid(), fds, court))
     pids, offered = [told[rank][0] for rank in mine], told[mine[0]][1]
     at = mine.index(world.rank)
     try:
@@ -122,13 +125,14 @@ def attend(world: World) -> None:
     # Until all have opened what they need; it goes by the name that it has in this process.
     world.comm.Barrier()
     if starts:
-        alone = len(mine) == world.size
         triples = [f"{rank}:{pid}:{end}" for rank, pid, end in zip(mine, pids, ends, strict=True)]
         try:
-            _start(fds[0], ends, [world.host, str(int(alone)), *triples])
+            _start([fds[0], *ends], world, told[0][2], server, triples)
         finally:
             for fd in (*fds, *ends):
                 os.close(fd)
+            if server is not None:
+                server.close()
 
 
 def _opened(pid: int, fd: int, flags: int = os.O_RDWR) -> int:
@@ -154,20 +158,43 @@ def _hold(pipe: int) -> None:
     os.close(pipe)
 
 
-def _start(page: int, ends: list[int], arguments: list[str]) -> None:
+def _start(
+    fds: list[int],
+    world: World,
+    court: tuple[int, str] | None,
+    server: socket.socket | None,
+    triples: list[str],
+) -> None:
     """Start the witness, which is nobody's child as soon as this returns."""
-    host, alone, *triples = arguments
     prompt = "0" if "OMPI_COMM_WORLD_SIZE" in os.environ else "1"
+    place, token = "", ""
+    if court is not None:
+        place, token = f"{world.hosts[0]}:{court[0]}", court[1]
+    if server is not None:
+        place = str(server.fileno())
+        fds.append(server.fileno())
     # Inherited: what comes before it can listen is kept for it, and is no traceback of its own.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", _WITNESS, str(page), host, alone, prompt, *triples],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _PROGRAM,
+                _ROOT,
+                str(fds[0]),
+                world.host,
+                prompt,
+                place,
+                *triples,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd="/",
-            env=scrubbed(os.environ),
-            pass_fds=(page, *ends),
+            env={**scrubbed(os.environ), TOKEN: token},
+            pass_fds=fds,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

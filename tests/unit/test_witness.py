@@ -8,22 +8,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from alamo_mpi.runtime.witness import Case, Page, Rank, Tally, message, verdict
+from alamo_mpi.core.loss import Case, Rank, Tally, message, verdict
+from alamo_mpi.runtime.witness import how
+from alamo_mpi.runtime.witnesspage import Page
 
 KILLED = -signal.SIGKILL
 TERMINATED = -signal.SIGTERM
 #: One host of three ranks, under MPICH's launcher; the others still live.
-CASE = Case(status=KILLED, heard=False, others=2, doomed=0, alone=True, prompt=True)
+CASE = Case(status=KILLED, heard=False, others=2, doomed=0, prompt=True)
 
 
 @pytest.mark.parametrize("status", [-signal.SIGSEGV, -signal.SIGABRT, 0, 3])
 @pytest.mark.parametrize("prompt", [True, False])
-@pytest.mark.parametrize("alone", [True, False])
-def test_an_end_of_its_own_is_a_loss(status: int, prompt: bool, alone: bool) -> None:
+def test_an_end_of_its_own_is_a_loss(status: int, prompt: bool) -> None:
     """Whatever has become of the others meanwhile."""
-    case = CASE._replace(status=status, prompt=prompt, alone=alone)
-    assert verdict(case) is True
-    assert verdict(case._replace(doomed=2)) is True
+    case = CASE._replace(status=status, prompt=prompt)
+    for doomed in range(3):
+        assert verdict(case._replace(doomed=doomed)) is True
+        assert case._replace(doomed=doomed).sure
 
 
 @pytest.mark.parametrize("status", [KILLED, TERMINATED, -signal.SIGINT, 130, None])
@@ -34,12 +36,11 @@ def test_a_signal_for_all_is_none(status: int | None, prompt: bool) -> None:
 
 @pytest.mark.parametrize("status", [KILLED, None])
 def test_a_kill_where_the_launcher_ends_others_at_once(status: int | None) -> None:
-    """On one host it is a loss; of several, on that where others live."""
+    """It is a loss; and if others live, no other host is the reason."""
     case = CASE._replace(status=status)
-    assert verdict(case) is True
-    assert verdict(case._replace(doomed=2)) is True
-    assert verdict(case._replace(alone=False, doomed=1)) is True
-    assert verdict(case._replace(alone=False, doomed=2)) is False
+    for doomed in range(3):
+        assert verdict(case._replace(doomed=doomed)) is True
+        assert case._replace(doomed=doomed).sure == (doomed < 2)
 
 
 def test_a_sigterm_waits_for_the_ear() -> None:
@@ -58,7 +59,7 @@ def test_a_kill_where_the_launcher_gives_others_time(status: int | None) -> None
 def test_message_of_a_worker() -> None:
     lost = Rank(2, 4321, (17, "simulate"), running=True)
     others = [Rank(0, 1), Rank(1, 2, (18, "reduce"), running=True), Rank(3, 3, (4, "old"))]
-    text = message(lost, "n12", KILLED, Tally(1204, 3, 96), others)
+    text = message(lost, "n12", how(KILLED), Tally(1204, 3, 96), others)
     assert text == (
         "alamo_mpi: rank 2 (host n12, process 4321) was lost: killed by signal 9 (SIGKILL). It was "
         "running task 17 'simulate'. By then 1204 tasks were done, 3 had failed and 96 were "
@@ -68,23 +69,23 @@ def test_message_of_a_worker() -> None:
 
 
 def test_message_of_an_idle_worker_of_another_host() -> None:
-    text = message(Rank(2, 4321, (17, "simulate")), "n12", 3, None, [])
+    text = message(Rank(2, 4321, (17, "simulate")), "n12", how(3), None, [])
     assert (
         "its process exited with status 3. It was idle; its last task was 17 'simulate'. " in text
     )
     assert "tasks were done" not in text
-    assert "It was idle. " in message(Rank(2, 4321), "n12", None, None, [])
+    assert "It was idle. " in message(Rank(2, 4321), "n12", how(None), None, [])
 
 
 def test_message_of_rank_0() -> None:
-    text = message(Rank(0, 1), "n12", -signal.SIGSEGV, Tally(1, 0, 0), [])
+    text = message(Rank(0, 1), "n12", how(-signal.SIGSEGV), Tally(1, 0, 0), [])
     assert "rank 0 (host n12, the main program) was lost: killed by signal 11 (SIGSEGV). By" in text
 
 
 def test_a_message_is_short_enough_for_one_write() -> None:
     others = [Rank(n, n, (2**63, "f" * 95), running=True) for n in range(1000)]
     text = message(
-        Rank(5, 5, (1, "g" * 95), running=True), "h" * 64, KILLED, Tally(1, 2, 3), others
+        Rank(5, 5, (1, "g" * 95), running=True), "h" * 64, how(KILLED), Tally(1, 2, 3), others
     )
     assert "992 more" in text
     assert len(text) < 4096
