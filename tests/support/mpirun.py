@@ -62,10 +62,10 @@ class Run:
 
         Or if it did not say as often that a rank was lost.
         """
-        assert len(self.losses) == nlost, str(self)
         assert not self.timed_out, f"the run hung\n{self}"
         assert not self.survivors, f"processes outlived the run: {self.survivors}\n{self}"
         assert not self.leftovers, f"files were left: {self.leftovers}\n{self}"
+        assert len(self.losses) == nlost, f"ranks lost, as it says: {self.losses}\n{self}"
 
     def __str__(self) -> str:
         return (
