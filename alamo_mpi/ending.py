@@ -59,9 +59,11 @@ class Session:
 
     def __init__(self, world: World) -> None:
         from alamo_mpi.runtime.manager import Manager
+        from alamo_mpi.runtime.witnessed import mark
 
         self.world = world
         self.manager = Manager(world)
+        self._mark = mark()
         self.status: int | None = None
         self.ended = False
         #: The error whose traceback the user has seen.
@@ -87,6 +89,7 @@ class Session:
         if self.ended or self.foreign:
             return
         self.ended = True
+        self._mark.end()
         status = (self.status if error is None else status_of(error)) or 1
         watchdog = self.abort_later(grace_s + FAIL_LIMIT_S, status)
         try:

@@ -136,6 +136,7 @@ def _start_program() -> Session:
     from alamo_mpi.runtime.device import inventory
     from alamo_mpi.runtime.gateway.listener import open_gateway
     from alamo_mpi.runtime.pool import open_pool
+    from alamo_mpi.runtime.witnessed import attend
 
     world = World(about=inventory())
     if world.rank > 0:
@@ -153,6 +154,7 @@ def _start_program() -> Session:
         pool = open_pool(world)
     unlink_shared_memory()  # the pool's
     open_gateway(world, pool)
+    attend(world)
     if world.rank > 0:
         _serve_program(world)
     if world.size == 1:

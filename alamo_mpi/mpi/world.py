@@ -98,6 +98,7 @@ class World:
         self.local_rank: int = self.hosts[: self.rank].count(self.host)
         self._freed = False
         self._before_free: list[Callable[[], None]] = []
+        self._before_abort: list[Callable[[], None]] = []
 
     def abort(self, status: int) -> NoReturn:
         """End every process of the MPI job with `status`, at once; local, does not return.
@@ -113,6 +114,8 @@ class World:
         the launcher gets the time to read them.  It ends the whole job, not only the ranks of this
         world.
         """
+        for callback in self._before_abort:
+            callback()
         flush_streams()
         drain()
         unlink_shared_memory()
@@ -167,6 +170,10 @@ class World:
     def before_free(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when `free` begins, the latest first; it may be collective."""
         self._before_free.append(callback)
+
+    def before_abort(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when `abort` begins; it must neither wait nor fail."""
+        self._before_abort.append(callback)
 
     def free(self) -> None:
         """Give both communicators back; collective, may be called again."""

@@ -26,6 +26,7 @@ from alamo_mpi.runtime.packing import ATOMS, dumps, loads, nbytes_of, pack, priv
 from alamo_mpi.runtime.report import Pause, Report
 from alamo_mpi.runtime.runners import Guard, Interruption
 from alamo_mpi.runtime.turn import Turn
+from alamo_mpi.runtime.witnessed import BUSY, IDLE, RUNNING, TASK, mark
 
 if TYPE_CHECKING:
     from alamo_mpi.runtime.cells import Order
@@ -156,6 +157,10 @@ class Kept:
         self._payloads.clear()
 
 
+class _Isolated:
+    """What runs is called when its function was never unpickled in this process."""
+
+
 class Executor:
     """Runs chunks, on whichever thread has the turn.
 
@@ -201,6 +206,8 @@ class Executor:
         #: Seconds spent in chunks, waits aside.
         self.busy_s = 0.0
         self._busy_since = 0.0
+        #: Says what runs here when this rank is lost.
+        self._mark = mark()
 
     def define(self, definitions: dict[int, bytes]) -> None:
         """Take in functions; they are unpickled when the first task needs them."""
@@ -217,10 +224,12 @@ class Executor:
 
     def _begin_output(self) -> None:
         self._busy_since = time.perf_counter()
+        self._mark.slot[RUNNING] = BUSY
         self._output.begin()
 
     def _end_output(self) -> None:
         self._output.end()
+        self._mark.slot[RUNNING] = IDLE
         self.busy_s += time.perf_counter() - self._busy_since
 
     def run(self, work: Work) -> None:
@@ -234,6 +243,7 @@ class Executor:
         kind, function = -1, None
         call: Callable[..., Any] | None
         values: Any
+        slot, uids, fresh = self._mark.slot, run.uids, False
         while True:
             while work.at_end:
                 work.at_end.pop()()
@@ -252,12 +262,14 @@ class Executor:
                     continue
             following = kinds if isinstance(kinds, int) else kinds[position]
             if following != kind:
-                kind, function = following, self._functions.get(following)
+                kind, function, fresh = following, self._functions.get(following), True
                 report.turn_to(kind)
             try:
                 payload = arguments[position]
+                slot[TASK] = uids + position if isinstance(uids, int) else uids[position]
                 if position in isolated:
                     call, values = self._isolate(), (self._order(work, position, kind, payload),)
+                    named = function or _Isolated
                 else:
                     if function is None and kind != TRAVELS_WITH_TASK:
                         function = self._load(kind)
@@ -268,6 +280,10 @@ class Executor:
                     call = function
                     if call is None:
                         call, *values = values
+                    named = call
+                if fresh or function is None:
+                    fresh = False
+                    self._mark.name(named)
                 if position in limits and position not in isolated:
                     self._watch(work, limits[position])
                 work.in_task = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alamo_mpi.core.events import Retried, Settled, Unrun
@@ -17,6 +17,8 @@ from alamo_mpi.runtime.callbacks import CallbackQueue
 from alamo_mpi.runtime.relay import Relay
 from alamo_mpi.runtime.roster import LiveBatch
 from alamo_mpi.runtime.submission import Submission
+from alamo_mpi.runtime.witnessed import mark
+from alamo_mpi.runtime.witnesspage import Page
 
 __all__ = ["Ledger"]
 
@@ -65,6 +67,8 @@ class Ledger:
         self.submissions: dict[int, Submission] = {}
         self.callbacks = CallbackQueue(lock, value_of, self._over)
         self._live_of: dict[int, LiveBatch] = {}
+        #: Where this host's witness reads how far the program is.
+        self._page = mark().page
         #: Values on workers that nobody can ask for any more: (rank, key).  Filled by finalizers,
         #: on any thread and at any moment, so only appended to there.
         self._unreachable: deque[tuple[int, tuple[int, str]]] = deque()
@@ -76,6 +80,8 @@ class Ledger:
         # Weak, so that a submission is freed as soon as no task of it is held.
         program.owner = weakref.ref(submission)
         self._live_of[program.pid] = live
+        if self._page is not None:
+            self._page.count_started(program.ntasks)
         for index, entries in submission.inputs.items():
             for _, producer, there in entries:
                 producer.wanted[there] = producer.wanted.get(there, 0) + 1
@@ -104,6 +110,8 @@ class Ledger:
             for index in indices:
                 if program.states[index] == State.SKIPPED:
                     self._note_root(submission, index)
+        if self._page is not None:
+            self._count(self._page, program, indices, bool(message.failures))
         if not had_kept and (submission.kept or submission.streams):
             self._free_with(submission)
         if live.recorder is not None:
@@ -139,6 +147,8 @@ class Ledger:
         live = self._live_of[command.program.pid]
         if command.state == State.SKIPPED:
             self._note_root(submission, index)
+        if self._page is not None:
+            self._page.count_others(0, 1)
         if live.recorder is not None:
             live.recorder.not_run(submission, index)
         self._free_inputs(submission, index)
@@ -162,6 +172,15 @@ class Ledger:
         while self._unreachable:
             rank, key = self._unreachable.popleft()
             self._send(rank, Forget([], [key]))
+
+    @staticmethod
+    def _count(page: Page, program: Program, indices: Sequence[int], failures: bool) -> None:
+        done = len(indices)
+        if failures:
+            states = [program.states[index] for index in indices]
+            done, failed = states.count(State.DONE), states.count(State.FAILED)
+            page.count_others(failed, len(states) - done - failed)
+        page.count_done(done)
 
     def _over(self, submission: Submission) -> None:
         pid = submission.program.pid

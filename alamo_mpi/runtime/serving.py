@@ -23,6 +23,7 @@ from alamo_mpi.runtime.interrupter import INTERRUPT_SIGNAL
 from alamo_mpi.runtime.jobplace import JobPlace
 from alamo_mpi.runtime.remote import RemoteService
 from alamo_mpi.runtime.stall import stall_timeout_s
+from alamo_mpi.runtime.witnessed import mark
 from alamo_mpi.runtime.worker import MANAGER, Worker
 
 __all__ = ["serve"]
@@ -151,6 +152,7 @@ def serve(world: World) -> None:
     service_thread = _Service(worker, poll, moving)
     try:
         _loop(worker, service_thread, poll, moving, nap_s)
+        mark().leave()
         transport.send(MANAGER, Stopped(worker.executor.busy_s))
         _drain(transport)
     finally:

@@ -7,6 +7,8 @@ process, no file in /dev/shm or the temporary directory; `Run.check_clean` looks
 from __future__ import annotations
 
 import os
+import platform
+import re
 import signal
 import time
 from pathlib import Path
@@ -43,7 +45,7 @@ HEAD = """\
                 return sorted(pids)
 
     def block():
-        Path("running").touch()
+        Path(f"running-{os.getpid()}").touch()
         time.sleep(600)
 
     def square(x):
@@ -56,7 +58,7 @@ IDLE = "    print('READY', flush=True)\n    time.sleep(600)\n"
 RUNNING = """\
     for _ in range(2):
         batch.function(block).start()
-    while not Path("running").exists():
+    while len(list(Path().glob("running-*"))) < 2:
         time.sleep(0.01)
     print("READY", flush=True)
     batch.close()
@@ -115,6 +117,8 @@ class Fatal(NamedTuple):
     signum: int
     #: Which rank gets it, by its place among the processes told; None: a task does it.
     victim: int | None = None
+    #: The task that it runs, or has run last; None where that is not known.
+    task: str | None = "dies"
 
 
 KILL, SEGV, ABRT, TERM = signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM
@@ -122,13 +126,13 @@ FATAL = {
     "task exits the process": Fatal(in_task("os._exit(3)"), 0),
     "task segfaults": Fatal(in_task("ctypes.string_at(0)"), SEGV),
     "task aborts": Fatal(in_task("os.abort()"), ABRT),
-    "idle worker killed": Fatal(IDLE, KILL, 1),
-    "running worker killed": Fatal(RUNNING, KILL, 1),
-    "worker killed in a put": Fatal(PUTTING, KILL, 1),
-    "worker killed in a completion": Fatal(COMPLETING, KILL, 2),
-    "running worker terminated": Fatal(RUNNING, TERM, 1),
-    "client killed, workers idle": Fatal(IDLE, KILL, 0),
-    "client killed, workers running": Fatal(RUNNING, KILL, 0),
+    "idle worker killed": Fatal(IDLE, KILL, 1, "pid"),
+    "running worker killed": Fatal(RUNNING, KILL, 1, "block"),
+    "worker killed in a put": Fatal(PUTTING, KILL, 1, "puts"),
+    "worker killed in a completion": Fatal(COMPLETING, KILL, 2, None),
+    "running worker terminated": Fatal(RUNNING, TERM, 1, "block"),
+    "client killed, workers idle": Fatal(IDLE, KILL, 0, None),
+    "client killed, workers running": Fatal(RUNNING, KILL, 0, None),
 }
 
 
@@ -142,6 +146,32 @@ def statuses_of(signum: int) -> set[int]:
     return {128 + signum if signum else 3}
 
 
+def check_loss(run: Run, fault: Fatal) -> None:
+    """Look whether what is said of the lost rank is true."""
+    (said,) = run.losses
+    lost = re.match(r"alamo_mpi: rank (\d+) \(host (\S+), (.*?)\) was lost: (.*?)\. ", said)
+    assert lost is not None, said
+    number, host, who, how = lost.groups()
+    assert host == platform.node(), said
+    if fault.victim is None:
+        assert number in "12", said
+    else:
+        # Workers are told by process, not by rank.
+        assert (number == "0") == (fault.victim == 0), said
+        assert who in ("the main program", f"process {pids_of(run.stdout)[fault.victim]}"), said
+    signals = {-signum: f"signal {signum} ({signum.name})" for signum in (KILL, SEGV, ABRT, TERM)}
+    assert signals.get(-fault.signum, "exited with status 3") in how, said
+    if fault.task is not None:
+        where = "its last task was" if fault.program == IDLE else "It was running task"
+        assert re.search(rf"{where} \d+ '{fault.task}'", said), said
+    assert re.search(r"By then [1-9]\d* tasks were done, 0 had failed", said), said
+    if fault.program == RUNNING:
+        assert "2 were unfinished" in said, said
+        running = re.search(r"Running elsewhere: (.*)\.", said)
+        assert running is not None, said
+        assert running[1].count("'block' on rank") == (1 if fault.victim else 2), said
+
+
 def pids_of(text: str) -> list[int]:
     line = next(line for line in text.splitlines() if line.startswith("PIDS "))
     return [int(word) for word in line.split()[1:]]
@@ -150,7 +180,7 @@ def pids_of(text: str) -> list[int]:
 @pytest.mark.parametrize("repeat", REPEATS)
 @pytest.mark.parametrize("name", FATAL)
 def test_fatal(name: str, repeat: int, write: Write) -> None:
-    """All ranks end soon, with the status that tells the signal, and nothing is left."""
+    """All ranks end soon, one message names the lost one and its task, and nothing is left."""
     fault = FATAL[name]
     app = write(HEAD, fault.program)
     with start(NRANKS, ["-m", "alamo_mpi", str(app)], cwd=app.parent) as started:
@@ -158,7 +188,8 @@ def test_fatal(name: str, repeat: int, write: Write) -> None:
         if fault.victim is not None:
             started.signal(pids_of(started.stdout)[fault.victim], fault.signum)
         run = started.finish()
-    run.check_clean()
+    run.check_clean(nlost=1)
+    check_loss(run, fault)
     assert run.rc in statuses_of(fault.signum), str(run)
     assert run.seconds < LIMIT_S, str(run)
 

@@ -17,6 +17,7 @@ from tests.support.until import until
 PYTHON = sys.executable
 NEAR = str(ROOT / "tests" / "hosts" / "near.py")
 APP = str(ROOT / "tests" / "hosts" / "app.py")
+LOST = str(ROOT / "tests" / "hosts" / "lost.py")
 ON_THREE = ("-n", "3", "--ppn", "1", "--hosts", "node1,node2,node3", "--")
 
 
@@ -89,6 +90,18 @@ def test_a_host_that_crashes_ends_the_program(hosts: Hosts, shared: Path) -> Non
     assert run.returncode not in (124, 137), (stdout, stderr)
     # Open MPI's launcher says what happened, and returns 0.
     assert run.returncode != 0 or find_launcher().family == "Open MPI", (stdout, stderr)
+
+
+@pytest.mark.parametrize("victim", [1, 2])
+def test_a_lost_rank_is_named_by_its_host(hosts: Hosts, victim: int) -> None:
+    """Once, though each host has its witness, with what rank 0's host knows."""
+    run = hosts.run(*ON_THREE, PYTHON, "-m", "alamo_mpi", LOST, str(victim), timeout_s=90)
+    assert run.returncode not in (0, 124, 137), run
+    (said,) = re.findall(r"alamo_mpi: rank .* was lost: .*", run.stderr)
+    where = f"rank {victim} (host node{victim + 1}, process "
+    assert where in said, said
+    assert "killed by signal 9 (SIGKILL). It was running task" in said, said
+    assert "'dies'. By then 0 tasks were done, 0 had failed and 2 were unfinished." in said, said
 
 
 def test_a_host_that_is_not_there(hosts: Hosts) -> None:

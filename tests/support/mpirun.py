@@ -33,6 +33,7 @@ _SITE = Path(__file__).resolve().parent / "site"
 #: Variables by which a launcher tells a process that it is a rank.
 _RANK_VARIABLES = ("PMI_", "PMI2_", "PMIX_", "OMPI_", "PRTE_", "HYDI", "HYDRA_", "MPI_LOCAL")
 _DUMP_S = 3.0
+_LOST = ") was lost: "
 _VANISH_S = 5.0
 
 
@@ -51,11 +52,20 @@ class Run:
     #: New files in the temporary directory, and new ones in /dev/shm that no process maps.
     leftovers: tuple[str, ...]
 
-    def check_clean(self) -> None:
-        """Fail, with all that is known, if the run hung or left anything behind."""
+    @property
+    def losses(self) -> list[str]:
+        """What was said of ranks that were lost."""
+        return [line for line in self.stderr.splitlines() if _LOST in line]
+
+    def check_clean(self, *, nlost: int = 0) -> None:
+        """Fail, with all that is known, if the run hung or left anything behind.
+
+        Or if it did not say as often that a rank was lost.
+        """
         assert not self.timed_out, f"the run hung\n{self}"
         assert not self.survivors, f"processes outlived the run: {self.survivors}\n{self}"
         assert not self.leftovers, f"files were left: {self.leftovers}\n{self}"
+        assert len(self.losses) == nlost, f"ranks lost, as it says: {self.losses}\n{self}"
 
     def __str__(self) -> str:
         return (

@@ -1,0 +1,269 @@
+"""The process that says which rank was lost; it outlives them, since the launcher ends all of them.
+
+A program of its own, started by `runtime.witnessed`; one for each host.  It watches the ranks of
+its host by descriptors of their processes and by a pipe from each, and reads what they last did
+from a page of memory that they share (`Page`), so that it costs them nothing while all is well,
+and needs none of them afterwards.  ``ARCHITECTURE-loss.md`` has the protocol.
+
+Two processes, and no child of a rank, so that user code that waits for its own children never
+meets them:
+
+- the *watch*, in a session of its own, so that a launcher which ends the ranks' process groups does
+  not reach it before it has spoken;
+- the *ear*, in the process group of the rank that has started it, so that it hears what reaches all
+  ranks: Ctrl-C, SIGTERM at a time limit or by ``scancel``.  Then nobody was lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+
+from alamo_mpi.core.loss import Case, Grant, Rank, message, verdict
+from alamo_mpi.runtime.court import ANSWER_S, TOKEN, Court, Plea
+from alamo_mpi.runtime.witnesspage import ARMED, BUSY, RUNNING, STATE, TASK, Page
+
+__all__ = ["HEARD", "how", "main"]
+
+#: Signals that reach all ranks when somebody ends the program.
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: So long a signal that was heard explains the end of a rank.
+_MEMORY_S = 10.0
+#: A signal for all ranks reaches the ear within this time of the first that dies of it.
+_ECHO_S = 0.05
+#: Open MPI's launcher gives ranks a quarter of a second when it ends them for one that was lost,
+#: and none when it was told to end: so soon after the first death the two can be told apart.
+_DOOM_S = 0.1
+#: Seconds for the system to say how a process has ended.
+_STATUS_S = 0.05
+_KILL_BIT = 1 << (signal.SIGKILL - 1)
+_PF_EXITING = 0x4
+#: ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15): mask, cgroup, 11 numbers, exit status.
+_GET_INFO = 0xC040FF0B
+_INFO_EXIT = 1 << 3
+_INFO = struct.Struct("QQ11Ii")
+
+
+class _Watch:
+    """Watches the ranks of one host."""
+
+    def __init__(
+        self, page: Page, ranks: Sequence[Rank], pipes: Sequence[int], host: str, ear: int
+    ) -> None:
+        self._page = page
+        self._ranks = ranks
+        self._host = host
+        #: Set before `run`.
+        self.bench: Court | Plea = Court(self.seen)
+        self._ear = ear
+        self._heard_at = float("-inf")
+        #: Keeps the order in which processes have ended.
+        self._poll = select.epoll()
+        self._poll.register(ear, select.EPOLLIN)
+        #: The process that has started the ranks of this host; 0 has none that ends.
+        self._launcher = 0
+        with contextlib.suppress(OSError):
+            self._launcher = int(_stat(ranks[0].pid)[1])
+        #: Ranks that have not ended, with their pidfd.
+        self._alive: dict[int, int] = {}
+        #: Descriptor -> whose end it tells.
+        self._whose: dict[int, int] = {}
+        for at, (rank, pipe) in enumerate(zip(ranks, pipes, strict=True)):
+            with contextlib.suppress(OSError):  # gone already, or of another pid namespace
+                self._alive[at] = os.pidfd_open(rank.pid)
+                for fd in (self._alive[at], pipe):
+                    self._whose[fd] = at
+                    self._poll.register(fd, select.EPOLLIN)
+
+    def run(self, *, prompt: bool) -> str | None:
+        """Wait for the ranks' ends; return what is to be said of it."""
+        while self._alive:
+            for fd, _ in self._poll.poll():
+                if fd == self._ear:
+                    self._listen()
+                    continue
+                self._poll.unregister(fd)
+                at = self._whose[fd]
+                # The pipe is closed before the launcher can know of the end, and the pidfd tells
+                # it after; but user code may close what it does not know.
+                if at not in self._alive or not _doomed(self._ranks[at].pid):
+                    continue
+                pidfd = self._alive.pop(at)
+                if self._page.ending:
+                    self.bench.quiet()
+                elif self._page.slot(at)[STATE] == ARMED:
+                    return self._examine(at, pidfd, prompt=prompt)
+        return None
+
+    def _listen(self) -> bool:
+        """Take in what the ear says; tell whether it has heard anything lately."""
+        with contextlib.suppress(BlockingIOError):
+            said = os.read(self._ear, 64)
+            if not said:
+                with contextlib.suppress(OSError):
+                    self._poll.unregister(self._ear)
+            elif set(said).intersection(HEARD):
+                self._heard_at = time.monotonic()
+        return time.monotonic() - self._heard_at < _MEMORY_S
+
+    def _examine(self, at: int, fd: int, *, prompt: bool) -> str | None:
+        """Look at the first death: return what is to be said, None if nobody was lost."""
+        began = time.monotonic()
+        status = _status(fd, self._ranks[at].pid)
+        # What was heard after a death need not be its reason: Open MPI's launcher ends the others.
+        heard = self._listen() if prompt else time.monotonic() - self._heard_at < _MEMORY_S
+        others = [rank.pid for each, rank in enumerate(self._ranks) if each != at]
+        if not others and not prompt:
+            others = [self._launcher]
+        grant: Grant | None = None
+        while True:
+            doomed = sum(map(_doomed, others))
+            case = Case(status, heard, len(others), doomed, prompt)
+            found = verdict(case)
+            if found is False:
+                self.bench.quiet()
+                return None
+            if grant is None:  # at once: who comes first is right
+                grant = self.bench.ask(case.sure, prompt)
+                if grant is None:
+                    return None
+            if found is not None:
+                break
+            if time.monotonic() - began > (_ECHO_S if prompt else _DOOM_S):
+                break
+            time.sleep(2e-3)
+            heard = heard or (prompt and self._listen())
+        if self._page.ending:
+            return None
+        lost, *mine = sorted(self._states(), key=lambda rank: rank.number != self._ranks[at].number)
+        numbers = {rank.number for rank in self._ranks}
+        mine += [rank for rank in grant.others if rank.number not in numbers]
+        return message(lost, self._host, how(status), grant.tally, mine)
+
+    def seen(self) -> Grant:
+        """Return what this host knows, of rank 0's."""
+        return Grant(self._page.tally, list(self._states()))
+
+    def _states(self) -> Iterator[Rank]:
+        for at, rank in enumerate(self._ranks):
+            slot, name = self._page.slot(at), self._page.name(at)
+            task = (slot[TASK], name) if name else None
+            yield rank._replace(task=task, running=slot[RUNNING] == BUSY and task is not None)
+
+
+def how(status: int | None) -> str:
+    """Say how a process has ended."""
+    if status is None:
+        return "its process is gone"
+    if status >= 0:
+        return f"its process exited with status {status}"
+    with contextlib.suppress(ValueError):
+        return f"killed by signal {-status} ({signal.Signals(-status).name})"
+    return f"killed by signal {-status}"
+
+
+def _status(fd: int, pid: int) -> int | None:
+    """Return how a process has ended, if the system says it."""
+    until = time.monotonic() + _STATUS_S
+    while True:
+        found = _status_of_zombie(pid)
+        if found is None:
+            with contextlib.suppress(OSError):
+                request = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
+                fcntl.ioctl(fd, _GET_INFO, request)
+                mask, *_, code = _INFO.unpack(request)
+                found = code if mask & _INFO_EXIT else None
+        if found is not None:
+            return os.waitstatus_to_exitcode(found)
+        if time.monotonic() > until:
+            return None
+        time.sleep(1e-3)
+
+
+def _status_of_zombie(pid: int) -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = _stat(pid)
+        if fields[0] == "Z":
+            return int(fields[49])
+    return None
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of a process from its state on."""
+    with open(f"/proc/{pid}/stat") as file:
+        # The name, in parentheses, may hold anything.
+        return file.read().rpartition(")")[2].split()
+
+
+def _doomed(pid: int) -> bool:
+    """Tell whether a process has ended, or is about to."""
+    try:
+        fields = _stat(pid)
+        if fields[0] in "ZX" or int(fields[6]) & _PF_EXITING:
+            return True
+        with open(f"/proc/{pid}/status") as file:
+            pending = [line.split()[1] for line in file if line.startswith(("SigPnd", "ShdPnd"))]
+        return any(int(each, 16) & _KILL_BIT for each in pending)
+    except OSError:
+        return True
+
+
+def _listen_for(watch: int, say: int) -> None:
+    """Be the ear: pass on which signals came, until the watch has ended."""
+    signal.set_wakeup_fd(say, warn_on_full_buffer=False)
+    for signum in (*HEARD, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, lambda signum, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # blocked since before the script began
+    os.waitpid(watch, 0)
+
+
+def _speak(text: str) -> None:
+    """Write in one piece to where the ranks' stderr goes, and let the launcher read it."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
+
+
+def main(arguments: list[str]) -> None:
+    """Be the witness of a host; does not return.
+
+    The arguments: descriptor of the page; host; whether the launcher ends others at once; where
+    there are several hosts, on the first a listening socket, and on the others where that is; of
+    each rank of the host its number, its process and our end of its pipe.
+    """
+    # The rank waits for this process alone, and only until here.
+    if os.fork():
+        os._exit(0)
+    heard, say = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    child = os.fork()
+    if child:
+        os.close(2)  # the launcher waits for the end of what it reads
+        os.close(heard)
+        _listen_for(child, say)
+        os._exit(0)
+    os.setsid()
+    os.close(say)
+    fd, host, prompt, place, *triples = arguments
+    numbers = [list(map(int, triple.split(":"))) for triple in triples]
+    ranks = [Rank(number, pid) for number, pid, _ in numbers]
+    page, pipes = Page(int(fd), len(ranks)), [pipe for *_, pipe in numbers]
+    watch = _Watch(page, ranks, pipes, host, heard)
+    token = os.environ.get(TOKEN, "")
+    if place.isdigit():
+        court = watch.bench = Court(watch.seen)
+        court.serve(socket.socket(fileno=int(place)), token)
+    elif place:
+        first, _, port = place.rpartition(":")
+        watch.bench = Plea(first, int(port), token)
+    text = watch.run(prompt=prompt == "1")
+    if text is not None:
+        _speak(text)
+    elif place.isdigit():
+        time.sleep(ANSWER_S)  # somebody else may be about to speak, and needs an answer
+    os._exit(0)

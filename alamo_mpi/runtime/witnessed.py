@@ -1,0 +1,201 @@
+"""A rank's side of its host's witness; `runtime.witness` says what that is for."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alamo_mpi.core.launch import scrubbed
+from alamo_mpi.runtime.court import TOKEN
+from alamo_mpi.runtime.witness import HEARD
+from alamo_mpi.runtime.witnesspage import ARMED, BUSY, IDLE, LEAVING, RUNNING, STATE, TASK, Page
+
+if TYPE_CHECKING:
+    from alamo_mpi.mpi.world import World
+
+__all__ = ["BUSY", "IDLE", "RUNNING", "TASK", "Mark", "attend", "mark"]
+
+logger = logging.getLogger(__name__)
+
+#: Below this, or the limit, the descriptor that tells the end of this process.
+_HIGH_FD = 500
+#: The program of the witness.  Nothing of the user's is imported there, nor MPI.
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from alamo_mpi.runtime.witness import main; main(sys.argv[2:])"
+)
+_ROOT = str(Path(__file__).parents[2])
+
+
+class Mark:
+    """What this rank leaves for the witness of its host; of no effect where there is none.
+
+    Attributes
+    ----------
+    slot : sequence of int
+        The words of this rank.  What runs is stored there by whoever runs it: ``slot[TASK]`` and
+        ``slot[RUNNING]``.
+    page : Page or None
+        The whole of it.
+    """
+
+    def __init__(self, page: Page | None = None, at: int = 0) -> None:
+        self.page = page
+        self._at = at
+        self.slot: memoryview | array[int] = array("Q", bytes(64))
+        if page is not None:
+            self.slot = page.slot(at)
+
+    def arm(self) -> None:
+        """Have the end of this rank noticed."""
+        self.slot[STATE] = ARMED
+
+    def leave(self) -> None:
+        """Say that this rank's end is nothing to be told."""
+        self.slot[STATE] = LEAVING
+
+    def end(self) -> None:
+        """Say that the program is at its end, or that this rank says itself why it ends it."""
+        self.leave()
+        if self.page is not None:
+            self.page.end()
+
+    def name(self, function: object) -> None:
+        """Store the name of the function that runs."""
+        if self.page is not None:
+            name = getattr(function, "__name__", "") or type(function).__name__
+            self.page.write_name(self._at, name)
+
+
+_none = Mark()
+_current = _none
+
+
+def mark() -> Mark:
+    """Return what this rank leaves; local."""
+    return _current
+
+
+def attend(world: World) -> None:
+    """Have somebody notice when a rank is lost; collective over the world.
+
+    Notes
+    -----
+    A rank that cannot reach its host's page (another user, another container) is not watched.
+    """
+    global _current
+    if world.size == 1 or not hasattr(os, "pidfd_open"):
+        return
+    mine = [rank for rank, host in enumerate(world.hosts) if host == world.host]
+    starts = world.rank == mine[0]
+    fds: list[int] = []
+    ends: list[int] = []
+    if starts:
+        fds.append(os.memfd_create("alamo-witness"))
+        os.ftruncate(fds[0], Page.nbytes(len(mine)))
+        for _ in mine:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            ends.append(reading)
+            fds.append(writing)
+    first = world.rank == 0 and len(mine) < world.size
+    server = socket.create_server(("", 0)) if first else None
+    court = (server.getsockname()[1], secrets.token_hex(16)) if server is not None else None
+    told = world.comm.allgather((os.getpid(), fds, court))
+    pids, offered = [told[rank][0] for rank in mine], told[mine[0]][1]
+    at = mine.index(world.rank)
+    try:
+        page = _mapped(_opened(pids[0], offered[0]), len(mine))
+        _hold(_opened(pids[0], offered[1 + at], os.O_WRONLY))
+    except (OSError, ValueError) as error:
+        logger.debug("the witness of this host cannot be reached: %s", error)
+    else:
+        _current = Mark(page, at)
+        _current.arm()
+        world.before_abort(_current.end)
+    # Until all have opened what they need; it goes by the name that it has in this process.
+    world.comm.Barrier()
+    if starts:
+        triples = [f"{rank}:{pid}:{end}" for rank, pid, end in zip(mine, pids, ends, strict=True)]
+        try:
+            _start([fds[0], *ends], world, told[0][2], server, triples)
+        finally:
+            for fd in (*fds, *ends):
+                os.close(fd)
+            if server is not None:
+                server.close()
+
+
+def _opened(pid: int, fd: int, flags: int = os.O_RDWR) -> int:
+    """Open what a process of this host has open."""
+    return os.open(f"/proc/{pid}/fd/{fd}", flags | os.O_CLOEXEC)
+
+
+def _mapped(fd: int, nranks: int) -> Page:
+    try:
+        return Page(fd, nranks)
+    finally:
+        os.close(fd)
+
+
+def _hold(pipe: int) -> None:
+    """Keep a pipe open as long as this process lives.
+
+    Under a high number: descriptors are closed from the highest down, and the witness is to see
+    the end of this one before the launcher sees that of its own.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_FD, limit - 1))
+    os.close(pipe)
+
+
+def _start(
+    fds: list[int],
+    world: World,
+    court: tuple[int, str] | None,
+    server: socket.socket | None,
+    triples: list[str],
+) -> None:
+    """Start the witness, which is nobody's child as soon as this returns."""
+    prompt = "0" if "OMPI_COMM_WORLD_SIZE" in os.environ else "1"
+    place, token = "", ""
+    if court is not None:
+        place, token = f"{world.hosts[0]}:{court[0]}", court[1]
+    if server is not None:
+        place = str(server.fileno())
+        fds.append(server.fileno())
+    # Inherited: what comes before it can listen is kept for it, and is no traceback of its own.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    try:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _PROGRAM,
+                _ROOT,
+                str(fds[0]),
+                world.host,
+                prompt,
+                place,
+                *triples,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            env={**scrubbed(os.environ), TOKEN: token},
+            pass_fds=fds,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    process.wait()
