@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteTraceback,
         SerializationError,
+        StopSignal,
         TaskStateError,
         WorkersBusyError,
     )
@@ -74,6 +75,7 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
+    "StopSignal",
     "Task",
     "TaskStateError",
     "TaskTimeoutError",

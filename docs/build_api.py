@@ -39,6 +39,7 @@ CHAPTERS = {
         "DependencyError",
         "CancelledError",
         "SerializationError",
+        "StopSignal",
         "RemoteError",
         "RemoteTraceback",
         "WorkersBusyError",

@@ -37,6 +37,7 @@ TOP_LEVEL = {
     "queue": "surface",
     "session": "surface",
     "skipbody": "surface",
+    "stopsignals": "surface",
     "submitting": "surface",
     "task": "surface",
     "__init__": "top",
