@@ -25,7 +25,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from alamo_mpi.stopsignals import StopSignals, grace_s
+from alamo_mpi.core.grace import SETTING, grace_s
+from alamo_mpi.stopsignals import StopSignals
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
@@ -169,7 +170,7 @@ class ProgramEnd:
         # An excepthook installed later need not call ours; what it was given shows here.
         self._last_error: object = getattr(sys, "last_value", None)
         self._forget_finalize: Callable[[], None] | None = None
-        self._signals = StopSignals(session, grace_s())
+        self._signals = StopSignals(session, grace_s(os.environ.get(SETTING, "")))
 
     def install(self) -> None:
         """Set the hooks; local."""

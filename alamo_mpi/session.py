@@ -11,6 +11,7 @@ MPI is imported, and so started, by the first call and not by importing this mod
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -18,10 +19,11 @@ import traceback
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+from alamo_mpi.core.grace import SETTING, grace_s
 from alamo_mpi.ending import Guest, ProgramEnd, Session, interactive
 from alamo_mpi.errors import RemoteError, TaskStateError
 from alamo_mpi.skipbody import BodySkipped, SkipBody, check_caller
-from alamo_mpi.stopsignals import grace_s, leave_to_rank_0
+from alamo_mpi.stopsignals import leave_to_rank_0
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import Communicator, World
@@ -152,7 +154,7 @@ def _start_program() -> Session:
             from alamo_mpi.mpi.launcher import check_singleton
 
             check_singleton(world.size)
-        grace_s()  # a wrong setting is told before anything runs
+        grace_s(os.environ.get(SETTING, ""))  # a wrong setting is told before anything runs
         pool = open_pool(world)
     unlink_shared_memory()  # the pool's
     open_gateway(world, pool)

@@ -15,11 +15,12 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from alamo_mpi.errors import LaunchError, StopSignal
+from alamo_mpi.core.grace import SETTING
+from alamo_mpi.errors import StopSignal
+from alamo_mpi.mpi.supervise import RELAYED
 from alamo_mpi.runtime.runners import Interruption
 from alamo_mpi.runtime.stopping import request
 from alamo_mpi.runtime.turn import seat
@@ -27,13 +28,10 @@ from alamo_mpi.runtime.turn import seat
 if TYPE_CHECKING:
     from alamo_mpi.ending import Session
 
-__all__ = ["SETTING", "StopSignals", "grace_s", "leave_to_rank_0"]
+__all__ = ["StopSignals", "leave_to_rank_0"]
 
 logger = logging.getLogger(__name__)
 
-SETTING = "ALAMO_GRACE"
-#: Slurm's KillWait is 30 s: the job ends by itself before that, and says what it did.
-DEFAULT_GRACE_S = 20.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 #: Seconds that the workers have to say goodbye, at most.
@@ -49,26 +47,6 @@ _PACKAGE = __name__.partition(".")[0]
 _WAITS = frozenset(f"{_PACKAGE}.runtime.{name}" for name in ("backoff", "bell", "runners"))
 #: Modules that call the user's code, which may be left.
 _CALLERS = frozenset({f"{_PACKAGE}.application", f"{_PACKAGE}.runtime.callbacks"} | _WAITS)
-
-
-def grace_s(environ: Mapping[str, str] = os.environ) -> float:
-    """Return the seconds that a program has from the signal to its end.
-
-    Raises
-    ------
-    LaunchError
-        If the setting is no positive number.
-    """
-    text = environ.get(SETTING, "")
-    if not text:
-        return DEFAULT_GRACE_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= threading.TIMEOUT_MAX:
-        raise LaunchError(f"{SETTING}={text!r} is no positive number of seconds.")
-    return seconds
 
 
 class StopSignals:
@@ -103,7 +81,8 @@ class StopSignals:
             return
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, self._on_signal)
+                relayed = os.environ.get(RELAYED) == str(int(number))
+                signal.signal(number, _relay if relayed else self._on_signal)
 
     def end(self) -> None:
         """End the session as after an error; waits for whoever does it already."""
@@ -187,6 +166,11 @@ def _leavable(frame: FrameType | None) -> bool:
             return module in waits
         frame, waits = frame.f_back, _CALLERS
     return True
+
+
+def _relay(number: int, frame: FrameType | None) -> None:
+    """Take SIGTERM for what a launcher was given that does not pass SIGTERM on."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Worker:

@@ -78,18 +78,20 @@ def ended(run: Run, status: int) -> None:
 
 
 @pytest.mark.parametrize("repeat", REPEATS)
-@pytest.mark.parametrize("target", ["main program", "launcher"])
+@pytest.mark.parametrize("target", ["main program", "launcher", "alamo-mpi run"])
 def test_all_is_put_in_order(target: str, repeat: int, write: Write) -> None:
     """Blocks and callbacks have run, threads that wait are released, nothing is left."""
     if target == "launcher" and launcher().family == "Open MPI":
         pytest.skip("Open MPI's launcher kills the ranks 0.2 s after the signal")
     app = write(HEAD, OPEN)
-    with started(app) as going:
+    way = ["-n", str(NRANKS)] if target == "alamo-mpi run" else []
+    nranks = 0 if way else NRANKS
+    with start(nranks, ["-m", "alamo_mpi", *way, str(app)], cwd=app.parent) as going:
         going.wait_for("READY")
-        if target == "launcher":
-            going.terminate()
-        else:
+        if target == "main program":
             going.signal(pids_of(going.stdout)[0], signal.SIGTERM)
+        else:
+            going.terminate()
         run = going.finish()
     ended(run, 143)
     assert run.stderr.count("SIGTERM: the program is to end") == 1, str(run)
@@ -99,12 +101,14 @@ def test_all_is_put_in_order(target: str, repeat: int, write: Write) -> None:
     assert "thread released" in notes, notes
 
 
-#: Callbacks run on whichever thread is there first.
+#: Callbacks run on whichever thread is there first, and at the end too.
 CALLBACK = """\
     import threading
 
+    going_on = True
+
     def sleep_if_main(value):
-        if threading.current_thread() is threading.main_thread():
+        if going_on and threading.current_thread() is threading.main_thread():
             time.sleep(600)
     """
 WAITING = {
@@ -127,7 +131,7 @@ def test_wherever_the_main_program_is(
         HEAD,
         CALLBACK,
         "try:\n    print('READY', flush=True)\n",
-        f"    {body}\nfinally:\n    print('LAST')\n",
+        f"    {body}\nfinally:\n    going_on = print('LAST')\n",
     )
     with started(app) as going:
         going.wait_for("READY")
@@ -174,6 +178,25 @@ def test_a_second_signal(repeat: int, write: Write) -> None:
         run = going.finish()
     ended(run, 143)
     assert "A second SIGTERM" in run.stderr, str(run)
+
+
+FRONT = {"terminate": 143, "interrupt": 130}
+
+
+@pytest.mark.parametrize("repeat", REPEATS)
+@pytest.mark.parametrize("how", FRONT)
+def test_alamo_mpi_run_ends_the_program_that_ignores_it(
+    how: str, repeat: int, write: Write
+) -> None:
+    """Whatever stays in front of the launcher ends with it, and at the second signal."""
+    app = write(HEAD, IGNORES)
+    with start(0, ["-m", "alamo_mpi", "-n", str(NRANKS), str(app)], cwd=app.parent) as going:
+        going.wait_for("READY")
+        while not going.ends_within(0.2):
+            getattr(going, how)()
+        run = going.finish()
+    run.check_clean()
+    assert run.rc in {FRONT[how], 1}, str(run)  # 1: MPICH's at a second Ctrl-C
 
 
 OWN = """\
