@@ -25,6 +25,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
+from alamo_mpi.core.grace import SETTING, grace_s
+from alamo_mpi.stopsignals import StopSignals
+
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
     from alamo_mpi.runtime.service import BatchService
@@ -170,9 +173,12 @@ class ProgramEnd:
         # An excepthook installed later need not call ours; what it was given shows here.
         self._last_error: object = getattr(sys, "last_value", None)
         self._forget_finalize: Callable[[], None] | None = None
+        self._signals = StopSignals(session, grace_s(os.environ.get(SETTING, "")))
 
     def install(self) -> None:
         """Set the hooks; local."""
+        if not interactive():  # a prompt goes on after SystemExit
+            self._signals.install()
         sys.excepthook = self._on_error
         sys.exit = self._noting_status(sys.exit)
         atexit.register(self._at_exit)
@@ -215,7 +221,9 @@ class ProgramEnd:
             # A fork has no MPI, but mpi4py would finalize it there, and hang.
             session.world.leave(session.status or 0)
         error = getattr(sys, "last_value", None)
-        if session.ended or error is self._last_error or interactive():
+        if self._signals.error is not None:
+            self._signals.end()
+        elif session.ended or error is self._last_error or interactive():
             session.end()
         else:
             session.shown = error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import pickle
+import signal
 
 __all__ = [
     "AlamoError",
@@ -31,6 +32,7 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
+    "StopSignal",
     "TaskStateError",
     "TaskTimeoutError",
     "WorkerDiedError",
@@ -253,3 +255,30 @@ class QueueMemoryError(AlamoError, MemoryError):
 
 class InternalError(AlamoError):
     """A contradiction inside `alamo_mpi`: please report it, with the story in the message."""
+
+
+class StopSignal(SystemExit):
+    """The program has been asked to end: by SIGTERM, or another signal of a batch system.
+
+    Raised in the main thread of the main program, where no handler of the program's own is set.
+    No `AlamoError`, nor any ``Exception``: what handles errors does not catch it.  Who does catch
+    it, to save something, has ``ALAMO_GRACE`` seconds (20 by default) until the job is aborted.
+
+    Attributes
+    ----------
+    signum : int
+        The signal.
+    name : str
+        Its name.
+    status : int
+        What the program exits with: 128 + `signum`.
+    """
+
+    def __init__(self, signum: int) -> None:
+        self.signum = int(signum)
+        self.name = signal.Signals(signum).name
+        self.status = 128 + self.signum
+        super().__init__(self.status)
+
+    def __reduce__(self) -> tuple[type[StopSignal], tuple[int]]:
+        return type(self), (self.signum,)

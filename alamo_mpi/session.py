@@ -11,6 +11,7 @@ MPI is imported, and so started, by the first call and not by importing this mod
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -18,9 +19,11 @@ import traceback
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+from alamo_mpi.core.grace import SETTING, grace_s
 from alamo_mpi.ending import Guest, ProgramEnd, Session, interactive
 from alamo_mpi.errors import RemoteError, TaskStateError
 from alamo_mpi.skipbody import BodySkipped, SkipBody, check_caller
+from alamo_mpi.stopsignals import leave_to_rank_0
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import Communicator, World
@@ -143,6 +146,7 @@ def _start_program() -> Session:
         # Before the pool, which is collective: from its end on rank 0 runs the program, and a
         # Ctrl-C then is its alone, also while this rank still imports what it serves with.
         _ignore_interrupts()
+        leave_to_rank_0()
     # The job is ours: whatever kills it, MPI's shared memory must not outlive it.
     unlink_shared_memory()
     # N programs of one rank each have a rank 0; which is the first, the launcher has said.
@@ -151,6 +155,7 @@ def _start_program() -> Session:
             from alamo_mpi.mpi.launcher import check_singleton
 
             check_singleton(world.size)
+        grace_s(os.environ.get(SETTING, ""))  # a wrong setting is told before anything runs
         pool = open_pool(world)
     unlink_shared_memory()  # the pool's
     open_gateway(world, pool)

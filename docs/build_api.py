@@ -40,6 +40,7 @@ CHAPTERS = {
         "DependencyError",
         "CancelledError",
         "SerializationError",
+        "StopSignal",
         "RemoteError",
         "RemoteTraceback",
         "WorkerDiedError",

@@ -19,6 +19,7 @@ from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.allocation import allocation_of, offered_interfaces, srun_for
 from alamo_mpi.mpi.announced import ranks_of_launcher
 from alamo_mpi.mpi.asking import answer_of
+from alamo_mpi.mpi.supervise import kills_at_once, supervise
 
 __all__ = [
     "Launcher",
@@ -167,7 +168,7 @@ def launch_command(
 
 
 def exec_ranks(nranks: int, program: Sequence[str]) -> NoReturn:
-    """Replace this process by the launcher that runs `program` on `nranks` ranks.
+    """Become the launcher that runs `program` on `nranks` ranks, or stay in front of it.
 
     Raises
     ------
@@ -183,6 +184,8 @@ def exec_ranks(nranks: int, program: Sequence[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
+        if kills_at_once(family_of_library(), argv[0]):
+            supervise(argv)
         os.execvp(argv[0], argv)
     except OSError as error:
         raise LaunchError(f"The launcher {argv[0]} cannot be started: {error.strerror}.") from error

@@ -8,6 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from alamo_mpi.runtime.stopping import check as check_stopping
+from alamo_mpi.runtime.stopping import request
+
 __all__ = ["Driver"]
 
 logger = logging.getLogger(__name__)
@@ -58,11 +61,15 @@ class Driver:
         finally:
             with self._count_lock:
                 self._drivers -= 1
+        # What was waited for may have ended by the very request to end the program.
+        self.check()
 
     def check(self) -> None:
-        """Raise what has ended the thread, if anything has."""
+        """Raise what has ended the thread, or is to end the program, if anything has."""
         if self._error is not None:
             raise self._error
+        if request.error is not None:
+            check_stopping()
 
     def wake(self) -> None:
         """See to it that somebody drives from now on."""

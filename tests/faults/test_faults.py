@@ -130,7 +130,6 @@ FATAL = {
     "running worker killed": Fatal(RUNNING, KILL, 1, "block"),
     "worker killed in a put": Fatal(PUTTING, KILL, 1, "puts"),
     "worker killed in a completion": Fatal(COMPLETING, KILL, 2, None),
-    "running worker terminated": Fatal(RUNNING, TERM, 1, "block"),
     "client killed, workers idle": Fatal(IDLE, KILL, 0, None),
     "client killed, workers running": Fatal(RUNNING, KILL, 0, None),
 }
@@ -221,12 +220,13 @@ def test_stopped_and_continued(rank: int, repeat: int, write: Write) -> None:
 
 
 @pytest.mark.parametrize("repeat", REPEATS)
-def test_interrupt_of_one_worker(repeat: int, write: Write) -> None:
-    """SIGINT to a worker alone is ignored: Ctrl-C is the main program's to see."""
+@pytest.mark.parametrize("signum", [signal.SIGINT, TERM, signal.SIGUSR1])
+def test_signal_to_one_worker(signum: signal.Signals, repeat: int, write: Write) -> None:
+    """A worker leaves them to the main program, which does not get them here."""
     app = write(HEAD, GOES_ON)
     with start(NRANKS, ["-m", "alamo_mpi", str(app)], cwd=app.parent) as started:
         started.wait_for("READY")
-        started.signal(pids_of(started.stdout)[1], signal.SIGINT)
+        started.signal(pids_of(started.stdout)[1], signum)
         (app.parent / "go").touch()
         run = started.finish()
     ended_well(run)
@@ -240,7 +240,7 @@ def ended_well(run: Run) -> None:
 
 #: What SIGINT and SIGTERM to the launcher give: it decides on the status.
 STATUSES = {
-    "MPICH": {"interrupt": 130, "terminate": 15},
+    "MPICH": {"interrupt": 130, "terminate": 143},
     "Open MPI": {"interrupt": 1, "terminate": 1},
 }
 

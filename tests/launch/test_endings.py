@@ -165,7 +165,7 @@ INTERRUPTED = [
     *(("script", doing) for doing in DOING),
     *(("minus_n", "waiting"), ("alone", "sleeping")),
 ]
-#: The launcher ends all ranks by itself, whatever they do.
+#: MPICH's launcher passes it on, Open MPI's ends the ranks itself, whatever they do.
 TERMINATED = [
     *(("module", "sleeping"), ("module", "sleeping, workers stuck"), ("module", "waiting")),
     *(("script", "computing"), ("minus_n", "waiting"), ("alone", "sleeping")),

@@ -183,6 +183,12 @@ class Started:
         self._since = time.monotonic()
         os.kill(pid, signum)
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the launcher's end for so long at most; tell whether it has come."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(seconds)
+        return self._popen.returncode is not None
+
     @property
     def stdout(self) -> str:
         """What the program has written to stdout so far."""

@@ -1,0 +1,37 @@
+"""How long a program has that was asked to end."""
+
+from __future__ import annotations
+
+from alamo_mpi.errors import LaunchError
+
+__all__ = ["SETTING", "grace_s"]
+
+SETTING = "ALAMO_GRACE"
+#: Slurm's KillWait is 30 s: the job ends by itself before that, and says what it did.
+_DEFAULT_S = 20.0
+#: A year; the clocks of all waits take it.
+_LONGEST_S = 365 * 86400.0
+
+
+def grace_s(text: str) -> float:
+    """Return the seconds that a program has from the signal to its end.
+
+    Parameters
+    ----------
+    text : str
+        The setting; empty for the default.
+
+    Raises
+    ------
+    LaunchError
+        If it is no positive number.
+    """
+    if not text:
+        return _DEFAULT_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise LaunchError(f"{SETTING}={text!r} is no positive number of seconds.")
+    return min(seconds, _LONGEST_S)
