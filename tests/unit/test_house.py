@@ -37,6 +37,7 @@ TOP_LEVEL = {
     "queue": "surface",
     "session": "surface",
     "skipbody": "surface",
+    "startline": "surface",
     "stopsignals": "surface",
     "submitting": "surface",
     "task": "surface",
