@@ -140,6 +140,7 @@ def _start_program() -> Session:
     from alamo_mpi.runtime.gateway.listener import open_gateway
     from alamo_mpi.runtime.pool import open_pool
     from alamo_mpi.runtime.witnessed import attend
+    from alamo_mpi.startline import log_start
 
     world = World(about=inventory())
     if world.rank > 0:
@@ -167,6 +168,7 @@ def _start_program() -> Session:
             "One rank, so tasks run inside this process, one at a time. For more: "
             "python -m alamo_mpi -n N app.py"
         )
+    log_start(world, pool)
     session = _open(world)
     ProgramEnd(session).install()
     return session

@@ -16,7 +16,8 @@ message                 from        to          received by
 `Progress`, `Returned`  worker      manager     ``runtime.manager.Manager.dispatch``
 `Suspend`, `Resume`     worker      manager     ``Manager.dispatch``
 `Stopped`               worker      manager     ``Manager.dispatch``
-`Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``
+`Enlist`, `Dismiss`     worker      worker      ``runtime.jobsite.JobSite.dispatch``;
+                                                defined in `core.jobmessages`
 `Join`, `Part`          worker      worker      the same
 `SpawnTurn`             any         any         the same; ``runtime.spawnturns`` on rank 0
 `Dump`                  manager     worker      ``Worker.dispatch`` (answered by `StackText`)
@@ -43,6 +44,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from alamo_mpi.core.jobmessages import Dismiss, Enlist, Join, Part, SpawnTurn
+
 __all__ = [
     "INTERRUPTED",
     "KINDS",
@@ -53,28 +56,23 @@ __all__ = [
     "Ask",
     "Cancel",
     "Configure",
-    "Dismiss",
     "Drop",
     "Dump",
     "Ended",
-    "Enlist",
     "Failure",
     "Fetch",
     "Forget",
     "Gone",
     "Interrupt",
-    "Join",
     "Key",
     "Leave",
     "Over",
-    "Part",
     "Progress",
     "Recall",
     "Register",
     "Resume",
     "Returned",
     "Run",
-    "SpawnTurn",
     "StackText",
     "Stop",
     "Stopped",
@@ -207,57 +205,6 @@ class Stopped(NamedTuple):
 
 class Wake(NamedTuple):
     """Look often for a while: operations on this rank's memory are coming from another node."""
-
-
-class Enlist(NamedTuple):
-    """Start the wrapper of a rank of a job, as a process of yours, or write what one reads."""
-
-    job: int
-    #: The rank; -1 if another launcher starts it.
-    rank: int
-    #: Variables to set.
-    env: dict[str, str]
-    #: A file to be written for it, readable by this user alone, and what is in it; or neither.
-    path: str
-    content: str
-
-
-class Dismiss(NamedTuple):
-    """The job is over: see that nothing is left of what was started for it."""
-
-    job: int
-    #: How names of files in shared memory begin that its MPI may have left.
-    shared: tuple[str, ...]
-    #: Process groups that nobody watches over.
-    orphans: tuple[int, ...]
-
-
-class Join(NamedTuple):
-    """Run your rank of a job on the worker itself, with those of its gang."""
-
-    job: int
-    gang: tuple[int, ...]
-    #: Pickle of the callable and its arguments.
-    call: bytes
-
-
-class Part(NamedTuple):
-    """The answer to `Join`: what became of one rank."""
-
-    job: int
-    rank: int
-    #: Payload of the result, in a 1-tuple; or why there is none, as fields of a `Failure`.
-    result: tuple[Payload] | None
-    failure: tuple[Any, ...] | None
-    stdout: bytes
-    stderr: bytes
-
-
-class SpawnTurn(NamedTuple):
-    """A worker wants, or gives back, the program's one turn to spawn; the manager gives it."""
-
-    job: int
-    wanted: bool
 
 
 class Progress(NamedTuple):

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from alamo_mpi.core.jobmessages import Enlist, SpawnTurn
 from alamo_mpi.core.launch import choose_launch, scrubbed
-from alamo_mpi.core.messages import Enlist, SpawnTurn
 from alamo_mpi.mpi.launcher import Launcher, family_of_library, find_launcher
 from alamo_mpi.mpi.spawning import check_spawn, spawn
 from alamo_mpi.runtime import jobwrapper

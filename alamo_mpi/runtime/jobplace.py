@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from alamo_mpi.core.messages import Dismiss, Enlist, Join, Part, SpawnTurn
+from alamo_mpi.core.jobmessages import Dismiss, Enlist, Join, Part, SpawnTurn
 from alamo_mpi.mpi.world import World
 from alamo_mpi.runtime.spool import Output
 

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from alamo_mpi.core.jobmessages import Join, Part
 from alamo_mpi.core.jobstate import Fault, out_of_time
-from alamo_mpi.core.messages import Failure, Interrupt, Join, Part, Run
+from alamo_mpi.core.messages import Failure, Interrupt, Run
 from alamo_mpi.errors import JobError
 from alamo_mpi.mpi.world import Communicator
 from alamo_mpi.runtime.backoff import Backoff

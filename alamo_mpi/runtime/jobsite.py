@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from alamo_mpi.core.jobmessages import Dismiss, Enlist, Join, Part, SpawnTurn
 from alamo_mpi.core.launch import scrubbed
-from alamo_mpi.core.messages import Dismiss, Enlist, Join, Part, SpawnTurn
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.groups import communicator_of
 from alamo_mpi.mpi.world import Communicator, World

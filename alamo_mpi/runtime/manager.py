@@ -27,13 +27,13 @@ from alamo_mpi.core.events import (
     Ticked,
     Unrun,
 )
+from alamo_mpi.core.jobmessages import SpawnTurn
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
     Armed,
     Interrupt,
     Progress,
     Recall,
-    SpawnTurn,
     StackText,
     Stop,
     Stopped,

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from alamo_mpi.core.messages import SpawnTurn
+from alamo_mpi.core.jobmessages import SpawnTurn
 
 __all__ = ["SpawnTurns"]
 

@@ -45,8 +45,19 @@ class Hosts:
 
     def kill_node(self, name: str) -> None:
         """Kill every process on a host, as its crash would."""
+        self._cluster("kill-node", name)
+
+    def pull_cable(self, name: str) -> None:
+        """Take a host off the network; its processes go on."""
+        self._cluster("link", name, "down")
+
+    def plug_cable(self, name: str) -> None:
+        """Put it back."""
+        self._cluster("link", name, "up")
+
+    def _cluster(self, *words: str) -> None:
         script = str(TESTBED / "netns-cluster")
-        subprocess.run([script, "kill-node", name], env=self._env, check=True, capture_output=True)
+        subprocess.run([script, *words], env=self._env, check=True, capture_output=True)
 
 
 def _environment() -> dict[str, str]:
@@ -104,6 +115,7 @@ def slurm() -> Iterator[Hosts]:
     """
     up = str(_need("slurm-up"))
     env = _environment()
+    env["NETNS_CLUSTER"] = "slurm"  # as slurm-up calls it
     down, shell = str(TESTBED / "slurm-down"), str(TESTBED / "slurm-sh")
     # Job numbers begin anew in each run: what Slurm remembers of them must not be older.
     purge = [down, "--purge"]

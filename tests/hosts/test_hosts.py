@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -102,6 +103,34 @@ def test_a_lost_rank_is_named_by_its_host(hosts: Hosts, victim: int) -> None:
     assert where in said, said
     assert "killed by signal 9 (SIGKILL). It was running task" in said, said
     assert "'dies'. By then 0 tasks were done, 0 had failed and 2 were unfinished." in said, said
+
+
+def test_a_pulled_cable_can_be_ended(hosts: Hosts, shared: Path) -> None:
+    """MPI waits for the host; the user's SIGTERM has the program save, then SIGKILL ends it.
+
+    Open MPI's launcher kills what it reaches by itself, and so soon that it may not save.
+    """
+    state = shared / "state"
+    program = str(ROOT / "tests" / "hosts" / "stops.py")
+    command = (PYTHON, "-m", "alamo_mpi", program, str(state))
+    with hosts.start(*ON_THREE, *command, timeout_s=60) as run:
+        until(Path(f"{state}.waits").exists, lambda: run.poll())
+        hosts.pull_cable("node3")
+        try:
+            run.terminate()  # `timeout`, which passes it on and kills five seconds later
+            run.wait(30)
+        finally:
+            hosts.plug_cable("node3")
+    if find_launcher().family == "MPICH":
+        assert Path(f"{state}.stopped").read_text() == "StopSignal(143) at 50\n"
+    # With the cable back, the rank there hears that nobody is left.
+    until(lambda: not processes_of(str(state)), lambda: processes_of(str(state)))
+
+
+def processes_of(words: str) -> list[str]:
+    """Return the command lines, on whichever host, that have these words."""
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in found.stdout.splitlines() if words in line]
 
 
 def test_a_host_that_is_not_there(hosts: Hosts) -> None:

@@ -108,6 +108,17 @@ def test_hetero(slurm: Hosts, shared: Path) -> None:
     assert "hosts: node2" in output
 
 
+def test_jobs(slurm: Hosts, shared: Path) -> None:
+    """MPI programs as tasks, on the workers of two nodes and as a step of the job."""
+    script = Script(slurm, shared, "jobs.sh", str(HERE / "inner_jobs.py"))
+    output = script.run("--nodes=2", "--ntasks-per-node=3")
+    assert "pairs: [[2, 2], [2, 2], [2, 2], [2, 2]]" in output
+    assert "wide: 5 ['node1', 'node2']" in output
+    assert "step: [2, 2]" in output
+    assert "crash: SIGSEGV" in output
+    assert "after: 8" in output
+
+
 def test_requeue(slurm: Hosts, shared: Path) -> None:
     """Warned before its limit, the program saves and stops, and goes on in a second run."""
     state = shared / "state"
@@ -115,6 +126,28 @@ def test_requeue(slurm: Hosts, shared: Path) -> None:
     script.submit("--ntasks-per-node=2")
     until(lambda: Path(f"{state}.waits").exists(), script.output)
     slurm.run("scancel", "--batch", "--signal=USR1", script.job, timeout_s=30)
+    goes_on(slurm, script)
+    assert stopped(state) == ["KeyboardInterrupt() at 50"]
+
+
+def test_preempted(slurm: Hosts, shared: Path) -> None:
+    """Put back in the queue by Slurm itself, which is what preemption does: saved, and goes on."""
+    state = shared / "state"
+    script = Script(slurm, shared, "cpu.sh", f"{HERE / 'stops.py'} {state}")
+    script.submit("--ntasks-per-node=2", "--requeue", "--open-mode=append")
+    until(lambda: Path(f"{state}.waits").exists(), script.output)
+    slurm.run("scontrol", "requeue", script.job, timeout_s=30)
+    goes_on(slurm, script)
+    assert stopped(state) == ["StopSignal(143) at 50"]
+
+
+def stopped(state: Path) -> list[str]:
+    """Return what has stopped the program, and where; its output may be cut by then."""
+    return Path(f"{state}.stopped").read_text().splitlines()
+
+
+def goes_on(slurm: Hosts, script: Script) -> None:
+    """Wait until a requeued job has come to its end in its second run."""
 
     def first_run_gone() -> bool:
         steps = slurm.run("pgrep", "-f", rf"slurmste[p]d: \[{script.job}\.", timeout_s=30)
@@ -131,7 +164,6 @@ def test_requeue(slurm: Hosts, shared: Path) -> None:
 
     until(second_run_done, script.output, timeout_s=150)
     assert re.findall(r"run (\d) begins at (\d+)", script.output()) == [("0", "0"), ("1", "51")]
-    assert "saved at 50" in script.output()
     until(lambda: script.states() <= ENDED, script.states)
     assert script.states() == {"COMPLETED"}, script.output()
 
@@ -146,17 +178,19 @@ def test_scancel(slurm: Hosts, shared: Path, signal: str) -> None:
     options = ["--signal=INT"] if signal == "INT" else []
     slurm.run("scancel", *options, script.job, timeout_s=30)
     until(lambda: script.states() <= {"FAILED", "CANCELLED"}, script.states)
-    assert ("saved at 50" in script.output()) == (signal == "INT")
+    name = "KeyboardInterrupt()" if signal == "INT" else "StopSignal(143)"
+    assert stopped(state) == [f"{name} at 50"], script.output()
     # Brackets, or it would find itself.
     left = slurm.run("pgrep", "-f", f"{shared}/[s]tate", timeout_s=30)
     assert left.returncode == 1, left.stdout
 
 
 def test_the_time_limit(slurm: Hosts, limited: Script) -> None:
-    """Without a warning asked for, all ranks are ended, and nothing is saved."""
+    """Without a warning asked for, the program has KillWait to save what it has, and does."""
     until(lambda: limited.states() <= ENDED, limited.states, timeout_s=150)
     assert limited.states() == {"TIMEOUT"}
     assert "DUE TO TIME LIMIT" in limited.output()
+    assert stopped(limited.folder / "state") == ["StopSignal(143) at 50"], limited.output()
     left = slurm.run("pgrep", "-f", f"{limited.folder}/[s]tate", timeout_s=30)
     assert left.returncode == 1, left.stdout
 
@@ -170,3 +204,15 @@ def test_mpiexec_inside_a_batch_job(slurm: Hosts, shared: Path) -> None:
     script = Script(slurm, shared, "nodes.sh", APP)
     script.replace("alamo-mpi run", "mpiexec -n 4 python -m alamo_mpi")
     assert "hosts: node1 node2" in script.run("--nodes=2", "--ntasks-per-node=2")
+
+
+def test_a_warning_before_the_limit(slurm: Hosts, shared: Path) -> None:
+    """SIGTERM to the ranks alone, as ``--signal=TERM@120`` sends it, ends the program by itself."""
+    state = shared / "state"
+    script = Script(slurm, shared, "cpu.sh", f"{HERE / 'stops.py'} {state}")
+    script.submit("--ntasks-per-node=2")
+    until(lambda: Path(f"{state}.waits").exists(), script.output)
+    slurm.run("scancel", "--signal=TERM", script.job, timeout_s=30)
+    until(lambda: script.states() == {"FAILED"}, script.states)
+    assert "saved at 50" in script.output()
+    assert stopped(state) == ["StopSignal(143) at 50"]

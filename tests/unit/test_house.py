@@ -39,6 +39,7 @@ TOP_LEVEL = {
     "retrying": "surface",
     "session": "surface",
     "skipbody": "surface",
+    "startline": "surface",
     "stopsignals": "surface",
     "submitting": "surface",
     "task": "surface",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from alamo_mpi.core.messages import SpawnTurn
+from alamo_mpi.core.jobmessages import SpawnTurn
 from alamo_mpi.runtime.jobhub import Hub, Part
 from alamo_mpi.runtime.joboutput import JobOutput
 from alamo_mpi.runtime.jobwrapper import HEAD, frames
