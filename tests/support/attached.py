@@ -253,7 +253,7 @@ def outlive(d: DDict[Any, Any], path: str, log: str) -> None:
 
 def outlive_tasks(d: DDict[Any, Any], path: str, log: str) -> None:
     """Wait for a task that does not end; write down how that ended, and how soon."""
-    task = Batch().function(time.sleep, 100)
+    task = Batch().function(lambda: [time.sleep(0.1) for _ in range(1000)])
     task.start()
     d["waiting"] = os.getpid()
     try:

@@ -32,6 +32,9 @@ NEEDS_A_RANK = (
 )
 
 
+kept: list[Batch] = []
+
+
 def command(d: DDict[Any, Any], folder: str, part: str, *rest: str) -> list[str]:
     """Return what starts a part of `attached.py`; in a task."""
     path = Path(folder, f"{part}-{os.getpid()}.pickle")
@@ -90,6 +93,7 @@ def leave_behind(d: DDict[Any, Any], folder: str, part: str) -> None:
 def leave_tasks(folder: str) -> None:
     """End the program while an attached process waits for its tasks."""
     batch = Batch()
+    kept.append(batch)  # up to the end
     d: DDict[Any, Any] = DDict()
     batch.function(leave_behind, d, folder, "outlive_tasks").run()
     d.wait_for("waiting", timeout=LIMIT_S)
