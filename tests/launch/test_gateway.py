@@ -42,6 +42,16 @@ def log_of(folder: Path) -> str:
     return log.read_text() if log.exists() else ""
 
 
+@pytest.mark.parametrize("nranks", [0, 3])
+def test_a_process_that_waits_for_tasks_as_its_program_ends_is_told(
+    nranks: int, tmp_path: Path
+) -> None:
+    done = mpirun(nranks, [*PROGRAM, "tasks", str(tmp_path)])
+    assert log_of(tmp_path).startswith("GatewayError: This process is attached to rank")
+    check(done, "tasks")
+    assert "was left at the end of the program by a process attached to rank" in done.stderr
+
+
 @pytest.mark.parametrize("nranks", [0, 2])
 def test_a_process_that_outlives_its_program_is_told(nranks: int, tmp_path: Path) -> None:
     done = mpirun(nranks, [*PROGRAM, "left", str(tmp_path)])

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,45 @@ def test_a_terminated_batch_tells_its_process(batch: Batch, tmp_path: Path) -> N
         finally:
             started.kill()
             started.communicate()
+
+
+def keep_the_worker(folder: Path, batch: Batch) -> str:
+    """Wait for a program without giving the worker away; return its log."""
+    started = program.start("wait_for_a_held_worker", folder, batch)
+    try:
+        out, log = started.communicate(timeout=LIMIT_S)
+    finally:
+        started.kill()
+    assert (started.returncode, out) == (0, "held\n"), log
+    return log
+
+
+def test_who_waits_for_a_worker_that_waits_for_it_says_so(
+    batch: Batch, tmp_path: Path, nworkers: int
+) -> None:
+    tasks = [batch.function(keep_the_worker, tmp_path, batch) for _ in range(nworkers)]
+    batch.compile(tasks).run(2 * LIMIT_S)
+    logs = [task.result.get() for task in tasks]
+    assert all("none of its 1 tasks in Batch" in log for log in logs), logs
+    assert all("held by 'keep_the_worker' on rank" in log for log in logs), logs
+
+
+def count_output(how: bool) -> int:
+    """Let another task print while this one waits outside of the package."""
+    print("before")
+    if how:
+        with alamo_mpi.waiting(), alamo_mpi.waiting():  # the second does nothing
+            time.sleep(0.2)
+    print("after")
+    return 7
+
+
+def test_waiting_lets_others_run_and_keeps_their_output_apart(
+    batch: Batch, nworkers: int, tmp_path: Path
+) -> None:
+    tasks = [batch.function(count_output, how) for how in [True] * nworkers + [False] * 6]
+    batch.compile(tasks).run(LIMIT_S)
+    assert [task.result.get() for task in tasks] == [7] * len(tasks)
+    assert {task.stdout.get() for task in tasks} == {"before\nafter\n"}
+    with alamo_mpi.waiting():  # outside of tasks it does nothing
+        assert batch.function(program.square, 3).run() == 9

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 
 import alamo_mpi
 from alamo_mpi import (
+    Batch,
     DDict,
     DDictFrozenError,
     DDictFullError,
@@ -246,6 +248,18 @@ def outlive(d: DDict[Any, Any], path: str, log: str) -> None:
         d.wait_for("never")
     except GatewayError as error:
         raises(GatewayError, "the program has ended", d.get, "from the task")
+        Path(log).write_text(f"GatewayError: {error}")
+
+
+def outlive_tasks(d: DDict[Any, Any], path: str, log: str) -> None:
+    """Wait for a task that does not end; write down how that ended, and how soon."""
+    task = Batch().function(lambda: [time.sleep(0.1) for _ in range(1000)])
+    task.start()
+    d["waiting"] = os.getpid()
+    try:
+        task.wait()
+    except GatewayError as error:
+        raises(GatewayError, "the program has ended", task._batch.function(pow, 2, 2).start)
         Path(log).write_text(f"GatewayError: {error}")
 
 

@@ -277,6 +277,16 @@ def wait_in_vain(batch: Batch, q: Queue[Any], own: bool) -> str:
     return "cancelled"
 
 
+def wait_for_a_held_worker(batch: Batch) -> str:
+    """Wait for longer than it takes to say that no worker begins."""
+    task = batch.function(square, 3)
+    task.start()
+    error = outcome(task.wait, 7.0)  # none if another task has ended meanwhile
+    assert error is None or isinstance(error, TimeoutError), error
+    batch.close()
+    return "held"
+
+
 def leave_open(batch: Batch, path: Path) -> str:
     """End without a word about the batch, while tasks are unfinished."""
     batch.function(nap, path).start()

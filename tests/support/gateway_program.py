@@ -32,6 +32,9 @@ NEEDS_A_RANK = (
 )
 
 
+kept: list[Batch] = []
+
+
 def command(d: DDict[Any, Any], folder: str, part: str, *rest: str) -> list[str]:
     """Return what starts a part of `attached.py`; in a task."""
     path = Path(folder, f"{part}-{os.getpid()}.pickle")
@@ -81,14 +84,26 @@ def connections() -> int:
     return sum(thread.name.startswith("alamo-gateway-") for thread in threading.enumerate())
 
 
-def leave_behind(d: DDict[Any, Any], folder: str) -> None:
+def leave_behind(d: DDict[Any, Any], folder: str, part: str) -> None:
     """Start a process that waits for ever, and do not wait for it."""
-    argv = command(d, folder, "outlive", str(Path(folder, "log")))
+    argv = command(d, folder, part, str(Path(folder, "log")))
     subprocess.Popen(argv, start_new_session=True)
+
+
+def leave_tasks(folder: str) -> None:
+    """End the program while an attached process waits for its tasks."""
+    batch = Batch()
+    kept.append(batch)  # up to the end
+    d: DDict[Any, Any] = DDict()
+    batch.function(leave_behind, d, folder, "outlive_tasks").run()
     d.wait_for("waiting", timeout=LIMIT_S)
+    print("tasks ok", flush=True)
 
 
 def main(part: str, folder: str) -> None:
+    if part == "tasks":
+        leave_tasks(folder)
+        return
     with Batch() as batch:
         d: DDict[Any, Any] = DDict()
         d["from the task"] = "hello"
@@ -109,7 +124,8 @@ def main(part: str, folder: str) -> None:
         elif part == "conform":
             batch.function(conform).run()
         else:
-            batch.function(leave_behind, d, folder).run()
+            batch.function(leave_behind, d, folder, "outlive").run()
+            d.wait_for("waiting", timeout=LIMIT_S)
             print("waiting", flush=True)
             if part == "killed":
                 signal.pause()
