@@ -256,7 +256,7 @@ class Executor:
                 report.turn_to(kind)
             try:
                 payload = arguments[position]
-                if position in isolated:
+                if isolated and position in isolated:
                     call, values = self._isolate(), (self._order(work, position, kind, payload),)
                 else:
                     if function is None and kind != TRAVELS_WITH_TASK:
