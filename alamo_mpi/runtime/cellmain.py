@@ -48,7 +48,7 @@ def _main() -> None:
         return
     # The worker's own package, which may be another than the one that would be found.
     sys.path.insert(0, _ROOT)
-    import alamo_mpi  # noqa: F401
+    import alamo_mpi.errors  # noqa: F401
 
     sys.path[:] = pickle.loads(told)
     from alamo_mpi.runtime.cellloop import serve

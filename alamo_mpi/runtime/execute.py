@@ -267,7 +267,7 @@ class Executor:
             try:
                 payload = arguments[position]
                 slot[TASK] = uids + position if isinstance(uids, int) else uids[position]
-                if position in isolated:
+                if isolated and position in isolated:
                     call, values = self._isolate(), (self._order(work, position, kind, payload),)
                     named = function or _Isolated
                 else:
