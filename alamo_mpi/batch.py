@@ -237,7 +237,7 @@ class Batch:
             task._results_of = given
         if timeout is not None:
             task._timeout = _seconds(timeout)
-        if retries or retry_on is not None or retry_delay:
+        if retries:
             task._try_again(retries, retry_delay, retry_on, idempotent)
         if self._isolate or isolate is not None:
             task._isolated = isolates(isolate, self._isolate)

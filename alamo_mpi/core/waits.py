@@ -5,6 +5,10 @@ a wait has no end before all that it names has ended.  What is named ends only a
 after; and a task among those that waits itself ends only after its own wait.  So a task that comes
 to itself that way waits for ever, and all on the way with it.
 
+A job keeps its workers while it waits.  So a task for which no others are left cannot start before
+such a job has ended, and one that was suspended on such a worker cannot go on; if all jobs that
+keep what they need wait for such tasks, none of them ever ends: they are *starved*.
+
 Only waits of tasks without a time limit are known here.  What else a task may wait for (a key of a
 dictionary, an item of a queue, a lock, a client that has to close a batch) somebody could bring
 about who is not known to, so that is never called a circle.
@@ -15,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from alamo_mpi.core.chunk import Chunk
 from alamo_mpi.core.program import Program
 from alamo_mpi.core.states import FIRST_FINAL
 
@@ -62,6 +67,54 @@ class Waits:
         if not circle:
             self._waiting[uid] = node, want
         return circle
+
+    def starved(
+        self, uid: int, chunks: Sequence[Chunk], workers: Callable[[Program], frozenset[int]]
+    ) -> list[tuple[int, Want]]:
+        """Return the waits that have no end as jobs keep all workers, if that of a task is one.
+
+        Parameters
+        ----------
+        uid
+            The task; its wait was noted.
+        chunks
+            All that are on workers.
+        workers
+            Gives the workers of the batch of a program.
+
+        Notes
+        -----
+        Whoever waits is taken to be stuck, and struck off when all that has to end before can: it
+        runs, or can start, on workers that no stuck job keeps.  Who is left at the end is stuck.
+        """
+        gangs = {chunk.at(chunk.done): chunk for chunk in chunks if chunk.gang}
+        if not any(node in gangs for node, _ in self._waiting.values()):
+            return []
+        where = {
+            (program, index): chunk.rank
+            for chunk in chunks
+            for program, indices, _ in chunk.span(chunk.done, chunk.size)
+            for index in indices
+        }
+        needs = {each: _unfinished(want) for each, (_, want) in self._waiting.items()}
+        stuck = {each: node for each, (node, _) in self._waiting.items()}
+        while True:
+            kept = {rank for node in stuck.values() if node in gangs for rank in gangs[node].gang}
+            nodes = set(stuck.values())
+
+            def ends(node: Node, kept: set[int] = kept, nodes: set[Node] = nodes) -> bool:
+                if node in nodes or node in where:
+                    return node not in nodes and (node in gangs or where[node] not in kept)
+                program, index = node
+                allowed = program.pins.get(index, workers(program))
+                return len(allowed - kept) >= program.widths.get(index, 1)
+
+            free = [each for each in stuck if all(map(ends, needs[each]))]
+            for each in free:
+                del stuck[each]
+            if not free or uid not in stuck:
+                break
+        return [(each, self._waiting[each][1]) for each in stuck] if uid in stuck else []
 
     def end(self, uid: int) -> None:
         """Note that a task waits no more; it may not have been noted."""
@@ -119,6 +172,19 @@ def _add(before: dict[Program, set[int] | None], program: Program, index: int | 
         for reader, producer, source in program.externals:
             if (fresh is None or reader in fresh) and not _is_final(producer, source):
                 todo.append((producer, source))
+
+
+def _unfinished(want: Want) -> list[Node]:
+    """Return all tasks that have to end before a wait is over."""
+    before: dict[Program, set[int] | None] = {}
+    for program in want.programs():
+        _add(before, program, want.index)
+    return [
+        (program, index)
+        for program, some in before.items()
+        for index in (range(program.ntasks) if some is None else some)
+        if index < program.ntasks and not _is_final(program, index)
+    ]
 
 
 def _predecessors(program: Program, index: int) -> set[int]:

@@ -65,7 +65,8 @@ class Circles:
         Raises
         ------
         DeadlockError
-            If that has no end, since what it waits for waits for it; then nothing is noted.
+            If that has no end, since what it waits for waits for it, or cannot start while jobs
+            keep their workers and wait; then nothing is noted.
         """
         node = self._find(uid)
         if node is None:
@@ -74,6 +75,23 @@ class Circles:
         circle = self._waits.begin(uid, node, want)
         if circle:
             raise DeadlockError(self._told(circle), uid=uid)
+        chunks = [chunk for live in self._roster.batches for chunk in live.scheduler.chunks]
+        starved = self._waits.starved(uid, chunks, self._workers_of)
+        if starved:
+            self._waits.end(uid)
+            lines = [f"{self._name(each)} waits for {want.name}" for each, want in starved]
+            raise DeadlockError(
+                f"{self._title(uid)} would wait for ever: jobs keep their workers while they wait, "
+                f"and none is left for what they wait for: {'; '.join(lines)}. Give the jobs fewer "
+                "workers, or pass them the results of tasks as arguments.",
+                uid=uid,
+            )
+
+    def _workers_of(self, program: Program) -> frozenset[int]:
+        for root in self._roster.batches:
+            if any(program.pid in live.submissions for live in (root, *root.children)):
+                return frozenset(root.ranks)
+        return frozenset()
 
     def end(self, uid: int) -> None:
         """Note that a task waits no more."""
@@ -94,9 +112,12 @@ class Circles:
             behind = "" if want.name == after else f", which does not end before {after} has ended"
             lines.append(f"{self._name(uid)} waits for {want.name}{behind}")
         return (
-            f"{self._name(circle[0][0]).capitalize()} would wait for ever: {'; '.join(lines)}. Let "
+            f"{self._title(circle[0][0])} would wait for ever: {'; '.join(lines)}. Let "
             "one of them return what the others need before it waits, or give a wait a timeout."
         )
+
+    def _title(self, uid: int) -> str:
+        return self._name(uid).replace("task", "Task", 1)
 
     def _name(self, uid: int) -> str:
         node = self._find(uid)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alamo_mpi import Batch, DeadlockError, Task, TaskStateError
+from alamo_mpi import Batch, DeadlockError, JobError, Policy, Task, TaskStateError
 from tests.mpi.gates import LIMIT_S, Gate
 
 #: Tasks of this process, for those that find each other here.
@@ -135,6 +135,28 @@ def test_a_task_that_joins_its_own_batch(batch: Batch) -> None:
     task.start()
     with pytest.raises(DeadlockError, match="it would wait for itself"):
         task.result.get(timeout=LIMIT_S)
+
+
+def asks_on_the_first_rank(comm: Any, batch: Batch) -> int:
+    return int(batch.function(square, 3).run()) if comm.Get_rank() == 0 else 0
+
+
+def test_a_job_that_keeps_all_workers(batch: Batch) -> None:
+    ranks = Policy(launch="ranks")
+    job = batch.job(asks_on_the_first_rank, (batch,), batch.num_workers, policy=ranks)
+    job.start()
+    with pytest.raises(JobError, match="would wait for ever: jobs keep their workers") as caught:
+        job.result.get(timeout=LIMIT_S)
+    assert isinstance(caught.value.exception, DeadlockError)
+    assert batch.function(square, 3).run(LIMIT_S) == 9
+
+
+def test_a_job_that_leaves_a_worker(batch: Batch, nworkers: int) -> None:
+    if nworkers < 2:
+        pytest.skip("one worker: a job leaves none")
+    ranks = Policy(launch="ranks")
+    job = batch.job(asks_on_the_first_rank, (batch,), batch.num_workers - 1, policy=ranks)
+    assert job.run(LIMIT_S)[0] == 9
 
 
 def tree(gate: Gate, depth: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from alamo_mpi.core.chunk import Chunk
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.hazards import Hazard
 from alamo_mpi.core.program import Program
@@ -185,3 +186,67 @@ def reached(
             seen.add(each)
             todo.append(each)
     return seen
+
+
+# ---- jobs that keep their workers ---------------------------------------------------------------
+
+
+def job(number: int, pid: int, *gang: int) -> Chunk:
+    """Return the chunk of a job that runs on these workers."""
+    return Chunk.of_job(number, gang, Program(pid, 0, 1, widths={0: len(gang)}), 0)
+
+
+def starved(talk: Talk, chunk: Chunk, wanted: Want, *others: Chunk) -> list[int]:
+    """Return the ids of those that are stuck once this job of four workers' batch waits."""
+    program, index = chunk.at(0)
+    assert talk.begin(program, index, wanted) == []
+    uid = 10 * program.pid + index
+    all_workers = frozenset((1, 2, 3, 4))
+    return [
+        each for each, _ in talk.waits.starved(uid, [chunk, *others], lambda program: all_workers)
+    ]
+
+
+def test_a_job_that_keeps_all_workers_waits_for_a_task_that_has_none() -> None:
+    assert starved(Talk(), job(0, 1, 1, 2, 3, 4), want(program(2))) == [10]
+
+
+def test_one_worker_that_is_left_will_do() -> None:
+    """Not for a task that only others may run, nor for a job of two."""
+    assert starved(Talk(), job(0, 1, 1, 2, 3), want(program(2))) == []
+    pinned = Program(2, 0, 1, pins={0: frozenset((1, 3))})
+    assert starved(Talk(), job(0, 1, 1, 2, 3), want(pinned)) == [10]
+    pair = Program(2, 0, 1, widths={0: 2})
+    assert starved(Talk(), job(0, 1, 1, 2, 3), want(pair)) == [10]
+    assert starved(Talk(), job(0, 1, 1, 2), want(pair)) == []
+
+
+def test_what_has_ended_or_runs_elsewhere_needs_no_worker() -> None:
+    done, running = program(2), program(3)
+    done.states[0], done.remaining = State.DONE, 0
+    assert starved(Talk(), job(0, 1, 1, 2, 3, 4), want(done)) == []
+    elsewhere = Chunk.alone(1, 9, running, 0)
+    assert starved(Talk(), job(0, 1, 1, 2, 3, 4), want(running), elsewhere) == []
+
+
+def test_a_task_that_waits_on_a_worker_of_the_job() -> None:
+    """Its own wait may be over: it goes on only when the job has ended."""
+    suspended = program(2)
+    here = Chunk.alone(1, 3, suspended, 0)
+    assert starved(Talk(), job(0, 1, 1, 2, 3), want(suspended), here) == [10]
+    assert starved(Talk(), job(0, 1, 1, 2), want(suspended), here) == []
+
+
+def test_two_jobs_that_keep_what_the_other_needs() -> None:
+    """Neither alone: as long as the second does not wait, its workers will be free again."""
+    talk, first, second = Talk(), job(0, 1, 1, 2), job(1, 2, 3, 4)
+    assert starved(talk, first, want(program(3)), second) == []
+    assert starved(talk, second, want(program(4)), first) == [10, 20]
+
+
+def test_a_job_whose_wait_will_end_frees_the_others() -> None:
+    talk, first, second = Talk(), job(0, 1, 1, 2), job(1, 2, 3, 4)
+    running = program(3)
+    elsewhere = Chunk.alone(2, 9, running, 0)
+    assert starved(talk, first, want(running), second, elsewhere) == []
+    assert starved(talk, second, want(program(4)), first, elsewhere) == []
