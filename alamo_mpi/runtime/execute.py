@@ -243,6 +243,7 @@ class Executor:
         kind, function = -1, None
         call: Callable[..., Any] | None
         values: Any
+        named: object
         slot, uids, fresh = self._mark.slot, run.uids, False
         while True:
             while work.at_end:
@@ -297,7 +298,7 @@ class Executor:
                 self._failed(error, work, position)
                 continue
             finally:
-                payload = values = call = None
+                payload = values = call = named = None
             output = take()
             if work.printed is not None:
                 output = _joined(work, output)
