@@ -174,7 +174,7 @@ def _relay(number: int, frame: FrameType | None) -> None:
 
 
 class _Worker:
-    """What a worker does about the signals: nothing the first time, rank 0 gets them too."""
+    """What a worker does about the signals: nothing, but die by the second SIGTERM."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -183,6 +183,8 @@ class _Worker:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
             _die_by(number)
+        if number != signal.SIGTERM:
+            return
         now = time.monotonic()
         if self._since is None:
             self._since = now
