@@ -53,7 +53,8 @@ class Queue(Generic[T]):
     uses no processor time to speak of.  Objects may be used by several threads at once.
 
     A pickled `Queue` is a reference: its copy is a client of the same queue.  The memory is freed
-    by `destroy`, which ``with Queue() as q:`` calls at the end, and when the program ends.
+    by `destroy`, which ``with Queue() as q:`` calls at the end, and when the program ends; items
+    that are in it then are lost, and a warning names it.
 
     An item belongs to whoever has taken it: a consumer that fails after that has lost it.
 

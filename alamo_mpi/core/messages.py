@@ -196,6 +196,9 @@ class Value(NamedTuple):
 class Stop(NamedTuple):
     """End the service loop."""
 
+    #: Whether an error ends the program.
+    failed: bool
+
 
 class Stopped(NamedTuple):
     """The last message of a worker."""

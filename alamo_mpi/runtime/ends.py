@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["at_end", "give_back"]
+__all__ = ["at_end", "failed", "fails", "give_back"]
 
 _entered: list[Callable[[], None]] = []
+_failed = False
 
 
 def at_end(close: Callable[[], None]) -> None:
@@ -18,7 +19,20 @@ def at_end(close: Callable[[], None]) -> None:
     _entered.append(close)
 
 
+def fails() -> None:
+    """Note that an error ends the program; local."""
+    global _failed
+    _failed = True
+
+
+def failed() -> bool:
+    """Tell whether an error ends the program, for what is called by `give_back`."""
+    return _failed
+
+
 def give_back() -> None:
     """Call what was entered, the last first; local."""
+    global _failed
     while _entered:
         _entered.pop()()
+    _failed = False

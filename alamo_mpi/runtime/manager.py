@@ -426,6 +426,7 @@ class Manager:
         """Forget all work and stop the workers; sends and returns at once, for the error path."""
         with self.lock:
             self._killed = True
+            ends.fails()
             self.desk.end()
             for live in self.roster.batches:
                 self.lives.end(live)
@@ -478,7 +479,7 @@ class Manager:
 
     def _stop_workers(self) -> None:
         for rank in range(1, self._world.size):
-            self._send(rank, Stop())
+            self._send(rank, Stop(self._killed))
 
     # Clients ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ past the room in ``/dev/shm`` the kernel ends a process by SIGBUS: that is why i
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import threading
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from alamo_mpi.core.keyhash import Encoded
     from alamo_mpi.core.table import Entry
     from alamo_mpi.mpi.world import Communicator, World
+    from alamo_mpi.runtime.leftqueues import LeftQueues
     from alamo_mpi.runtime.queueclient import QueueClient
 
 __all__ = ["SETTING", "Pool", "abandon", "current", "exists", "open_pool", "wake_with"]
@@ -215,6 +217,13 @@ class Pool:
         from alamo_mpi.runtime.queueclient import make_queue
 
         return make_queue(self, maxsize, near)
+
+    @functools.cached_property
+    def left(self) -> LeftQueues:
+        """The queues that were made here, for a warning at the end of the program."""
+        from alamo_mpi.runtime.leftqueues import LeftQueues
+
+        return LeftQueues(self)
 
     def queue(self, descriptor: QueueDescriptor) -> QueueClient:
         """Make a client of a queue; local."""

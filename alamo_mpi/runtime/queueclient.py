@@ -40,9 +40,12 @@ def make_queue(pool: Pool, maxsize: int, near: int) -> QueueDescriptor:
     """
     with pool.lock:
         try:
-            return create_queue(pool.window, pool.allocator, pool.next_number(), maxsize, near)
+            number = pool.next_number()
+            descriptor = create_queue(pool.window, pool.allocator, number, maxsize, near)
         except DDictFullError as error:
             raise _no_memory("a new queue", error) from error
+    pool.left.made(descriptor)
+    return descriptor
 
 
 class QueueClient:
@@ -250,6 +253,7 @@ class QueueClient:
         """Close the queue, drop what is in it, free its memory."""
         with self._lock:
             self._fifo.condemn()
+            self.pool.left.destroyed(self.descriptor)
             self._wake_all()
             for part in self._fifo.drain():
                 self._items.drop(part)

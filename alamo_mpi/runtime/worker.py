@@ -45,6 +45,7 @@ from alamo_mpi.core.messages import (
     Wake,
 )
 from alamo_mpi.errors import InternalError
+from alamo_mpi.runtime import ends
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.door import Door
 from alamo_mpi.runtime.execute import Executor, Output, Work, uid_of
@@ -294,6 +295,8 @@ class Worker:
             _configure(message)
         elif isinstance(message, Stop):
             self.stopped = True
+            if message.failed:
+                ends.fails()
         elif not (self.jobs.dispatch(source, message) or isinstance(message, Wake)):
             raise InternalError(f"rank {self.rank} cannot handle {message} from rank {source}")
 

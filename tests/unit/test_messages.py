@@ -34,7 +34,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Forget": ([1], [(5, "stdout")]),
     "Fetch": ((5, "result"),),
     "Value": ((5, "result"), (b"payload",)),
-    "Stop": (),
+    "Stop": (False,),
     "Stopped": (0.25,),
     "Progress": (3, 2, None, {}, {1: 1 << 20}, {0: (b"out", b"")}, {1: (2, 0.5)}, None),
     "Returned": ({3: 2},),
