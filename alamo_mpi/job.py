@@ -66,6 +66,7 @@ class _Job(_Function):
         self._arguments = arguments
         self._results_of = ()
         self._timeout = None  # its own limit is the hub's affair
+        self._isolated = False  # its ranks are, in their own way
         self._width = width
         self._ranks: frozenset[int] | None = None
 
