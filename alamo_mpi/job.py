@@ -74,6 +74,7 @@ class _Job(_Function):
         self._results_of = ()
         self._retry = None
         self._timeout = None  # its own limit is the hub's affair
+        self._isolated = False  # its ranks are, in their own way
         self._width = width
         self._ranks: frozenset[int] | None = None
         #: If it is spread, the hosts, each as the workers there that it may have.

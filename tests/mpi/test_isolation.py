@@ -121,8 +121,9 @@ def test_a_copy_of_the_batch_does_as_the_batch(one: Batch) -> None:
     assert here != there
 
 
-def test_programs_are_not_functions(one: Batch) -> None:
+def test_programs_and_jobs_are_not_functions(one: Batch) -> None:
     assert one.process(["true"]).run(LIMIT_S) == 0
+    assert one.job("true").run(LIMIT_S) == [0]
 
 
 # Deaths ----------------------------------------------------------------------------------------
