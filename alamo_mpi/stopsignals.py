@@ -15,6 +15,7 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from alamo_mpi.ending import Session
 
 __all__ = ["StopSignals", "leave_to_rank_0"]
+
+Handler = Callable[[int, "FrameType | None"], None]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,6 @@ class StopSignals:
     def __init__(self, session: Session, limit_s: float) -> None:
         self._session = session
         self._limit_s = limit_s
-        self._pid = os.getpid()
         self._since = 0.0
         #: Told of a second signal; its `put` may be interrupted by itself.
         self._again: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -79,10 +81,11 @@ class StopSignals:
         """Handle each of the signals that nobody else handles; local, on the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                relayed = os.environ.get(RELAYED) == str(int(number))
-                signal.signal(number, _relay if relayed else self._on_signal)
+        handlers: dict[int, Handler] = {}
+        for number in filter(_is_free, STOP_SIGNALS):
+            relayed = os.environ.get(RELAYED) == str(int(number))
+            handlers[number] = _relay if relayed else self._on_signal
+        _handle(handlers)
 
     def end(self) -> None:
         """End the session as after an error; waits for whoever does it already."""
@@ -95,8 +98,6 @@ class StopSignals:
         return max(self._since + self._limit_s - time.monotonic(), 0.0)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            _die_by(number)
         if self.error is None:
             self.error = request.error = StopSignal(number)
             self._since = time.monotonic()
@@ -177,12 +178,9 @@ class _Worker:
     """What a worker does about the signals: nothing, but die by the second SIGTERM."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
         self._since: float | None = None
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            _die_by(number)
         if number != signal.SIGTERM:
             return
         now = time.monotonic()
@@ -190,7 +188,8 @@ class _Worker:
             self._since = now
         if now > self._since + _SAME_S:
             time.sleep(_SAME_S)  # rank 0 ends all, with its status, if it has got the same
-            _die_by(number)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
 
 def leave_to_rank_0() -> None:
@@ -198,14 +197,44 @@ def leave_to_rank_0() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     worker = _Worker()
-    for number in STOP_SIGNALS:
-        handler = signal.getsignal(number)
-        # What the program wants at SIGTERM, rank 0's handler does; others may be for debugging.
-        if handler is signal.SIG_DFL or (number == signal.SIGTERM and callable(handler)):
-            signal.signal(number, worker.on_signal)
+    # What the program wants at SIGTERM, rank 0's handler does; others may be for debugging.
+    own = callable(signal.getsignal(signal.SIGTERM))
+    ours = [n for n in STOP_SIGNALS if _is_free(n) or (own and n == signal.SIGTERM)]
+    _handle(dict.fromkeys(ours, worker.on_signal))
 
 
-def _die_by(number: int) -> None:
-    """Let a signal do what it does to a process that has no handler."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+def _is_free(number: int) -> bool:
+    """Tell whether nobody handles a signal: no Python code, and no C code, as of `faulthandler`."""
+    if signal.getsignal(number) is not signal.SIG_DFL:
+        return False
+    try:
+        with open("/proc/self/status") as file:
+            caught = next(line for line in file if line.startswith("SigCgt:"))
+    except (OSError, StopIteration):  # not Linux
+        return True
+    return not int(caught.split()[1], 16) >> (number - 1) & 1
+
+
+def _handle(handlers: Mapping[int, Handler]) -> None:
+    """Set handlers for this process, which its forked children do not have.
+
+    A signal for a child that has just been forked must not be lost: Python forgets there what has
+    come for a handler.  So they are held back until the child has none.
+    """
+    masks = threading.local()
+
+    def hold() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def reset() -> None:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) == handler:
+                signal.signal(number, signal.SIG_DFL)
+        release()
+
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=reset)

@@ -196,7 +196,9 @@ def test_alamo_mpi_run_ends_the_program_that_ignores_it(
             getattr(going, how)()
         run = going.finish()
     run.check_clean()
-    assert run.rc in {FRONT[how], 1}, str(run)  # 1: MPICH's at a second Ctrl-C
+    # MPICH's launcher has a status of its own for a second Ctrl-C.
+    own = launcher().family == "MPICH" and how == "interrupt"
+    assert run.rc != 0 if own else run.rc == FRONT[how], str(run)
 
 
 OWN = """\
