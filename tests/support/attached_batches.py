@@ -254,6 +254,7 @@ def _inherit(answers: Any, batch: Batch, parents: Any, done: Any) -> None:
     for wait in (parents.wait, parents.result.get):
         raises(TaskStateError, "forked from", wait)
     assert len(done.result.get()) == 1 << 20
+    raises(TaskStateError, "forked from", batch.function(len, done).start)
     _get(answers, batch)
 
 

@@ -22,7 +22,8 @@ from alamo_mpi.errors import GatewayError, TaskStateError
 from alamo_mpi.runtime.gateway.link import Link
 from alamo_mpi.runtime.gateway.requests import BATCHES
 from alamo_mpi.runtime.outcome import Wanted
-from alamo_mpi.runtime.remote import RemoteService
+from alamo_mpi.runtime.remote import RemoteBatch, RemoteService
+from alamo_mpi.runtime.submission import Submission
 
 __all__ = ["AttachedService"]
 
@@ -169,6 +170,21 @@ class AttachedService(RemoteService):
             if self._callbacks.due and not self._drivers:
                 self._call_soon()
 
+    def submit(self, live: RemoteBatch, submission: Submission) -> None:
+        """Send tasks to the manager; returns at once.
+
+        Raises
+        ------
+        TaskStateError
+            One takes the result of a task that the parent of this forked child has started: the
+            manager knows that as the parent's.
+        """
+        for entries in submission.inputs.values():
+            for _, source, index in entries:
+                if source is not submission and self._mirrors.get(source.program.pid) is not source:
+                    raise _not_ours(source.uids[index])
+        super().submit(live, submission)
+
     # -- waiting ----------------------------------------------------------
 
     def drive(
@@ -229,10 +245,7 @@ class AttachedService(RemoteService):
 
     def _fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
         if connection_of(key[0], len(self.hosts)) != self.address[1]:
-            raise TaskStateError(
-                f"Task {key[0]} was started by the process that this one was forked from: get its "
-                "result there, or before the fork."
-            )
+            raise _not_ours(key[0])
         return super()._fetch(rank, key, timeout)
 
     # -- the end ----------------------------------------------------------
@@ -252,3 +265,11 @@ class AttachedService(RemoteService):
         self._due.set()
         if self._caller is not None and self._caller is not threading.current_thread():
             self._caller.join(_JOIN_S)
+
+
+def _not_ours(uid: int) -> TaskStateError:
+    return TaskStateError(
+        f"Task {uid} was started by the process that this one was forked from: get its result "
+        "there, or before the fork.",
+        uid=uid,
+    )
