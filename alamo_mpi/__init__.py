@@ -35,7 +35,10 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteTraceback,
         SerializationError,
+        ShardLostError,
         TaskStateError,
+        TaskTimeoutError,
+        WorkerDiedError,
         WorkersBusyError,
     )
     from alamo_mpi.handle import AsyncDict
@@ -74,9 +77,11 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
+    "ShardLostError",
     "Task",
     "TaskStateError",
     "TaskTimeoutError",
+    "WorkerDiedError",
     "WorkersBusyError",
     "__version__",
     "attach",

@@ -29,8 +29,10 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
+    "ShardLostError",
     "TaskStateError",
     "TaskTimeoutError",
+    "WorkerDiedError",
     "WorkersBusyError",
 ]
 
@@ -94,6 +96,21 @@ class TaskTimeoutError(AlamoError, TimeoutError):
     def __init__(self, message: str = "", *, limit_s: float | None = None, **where: object) -> None:
         super().__init__(message, **where)  # type: ignore[arg-type]
         self.limit_s = limit_s
+
+
+class WorkerDiedError(AlamoError):
+    """The process that ran the task, or kept its result, ended before it had answered.
+
+    Attributes
+    ----------
+    signal : str or None
+        The name of the signal that ended it, where that is known.
+    status : int or None
+        Its exit status, where that is known; negative for a signal.
+    """
+
+    signal: str | None = None
+    status: int | None = None
 
 
 class SerializationError(AlamoError, pickle.PicklingError):
@@ -184,6 +201,13 @@ class DDictFrozenError(DDictError, TypeError):
 
 class DDictTimeoutError(DDictError, TimeoutError):
     """A key did not come, or not get the value waited for, in time; the message names it."""
+
+
+class ShardLostError(DDictError):
+    """What was to be read or written lies in the memory of a rank that was lost; `rank` says which.
+
+    Raised by `DDict` and `Queue` in a program that survives the loss of a rank.
+    """
 
 
 class QueueClosedError(AlamoError, ValueError):

@@ -34,6 +34,7 @@ from alamo_mpi.core.events import (
     Event,
     Finished,
     Interrupted,
+    Lost,
     Progressed,
     RecallTail,
     Resumed,
@@ -125,6 +126,8 @@ class Scheduler:
             self._suspended(event)
         elif isinstance(event, Resumed):
             self._crew.resumed(self._chunk(event.chunk, event), now)
+        elif isinstance(event, Lost):
+            self._lost(event)
         elif isinstance(event, Cancelled):
             self._cancel_some(event)
         elif isinstance(event, Terminated):
@@ -156,6 +159,21 @@ class Scheduler:
         """The chunks on workers."""
         return list(self._chunks.values())
 
+    def left_by(self, rank: int) -> list[tuple[Chunk, bool, bool]]:
+        """Return the chunks of a worker in the order of running.
+
+        With each, whether it is suspended, and whether all of it was begun for certain.
+        """
+        worker = self._crew.workers[rank]
+        resumed = [] if worker.resumed is None else [worker.resumed]
+        active = [*resumed, *worker.chunks]
+        suspended = [c for c in self._chunks.values() if c.rank == rank and c not in active]
+        return [
+            *((chunk, False, True) for chunk in resumed),
+            *((chunk, False, False) for chunk in worker.chunks),
+            *((chunk, True, True) for chunk in suspended),
+        ]
+
     # Events -----------------------------------------------------------------------------------
 
     def _submitted(self, program: Program) -> None:
@@ -182,6 +200,8 @@ class Scheduler:
                 if not waiting[index] and states[index] == _WAITING:
                     self._open(program, index)
         self._dispatch.enqueue(program)
+        if self._crew.gone:
+            self._give_up_stuck(program)
 
     def _progressed(self, event: Progressed) -> None:
         chunk = self._chunk(event.chunk, event)
@@ -221,6 +241,21 @@ class Scheduler:
         if program.kind(index) != _UNNUMBERED:
             self._durations.note_waiting(program.kind(index))
         self._crew.suspended(chunk)
+
+    def _lost(self, event: Lost) -> None:
+        self._crew.lost(event.rank)
+        for program in list(self._programs.values()):
+            self._give_up_stuck(program)
+
+    def _give_up_stuck(self, program: Program) -> None:
+        """Cancel what nobody can run any more."""
+        lost = self._crew.gone
+        if len(lost) == len(self._crew.workers):
+            self._cancel_some(Cancelled([program]))
+            return
+        stuck = frozenset(index for index, ranks in program.pins.items() if ranks <= lost)
+        if stuck:
+            self._cancel_some(Cancelled([program], stuck))
 
     def _chunk(self, number: int, event: Event) -> Chunk:
         chunk = self._chunks.get(number)

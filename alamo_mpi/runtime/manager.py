@@ -30,7 +30,6 @@ from alamo_mpi.core.events import (
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
     Armed,
-    Fetch,
     Interrupt,
     Key,
     Progress,
@@ -53,10 +52,12 @@ from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.desk import Client, Desk, Tables
 from alamo_mpi.runtime.device import seats, tell_gpus
 from alamo_mpi.runtime.driver import Driver
+from alamo_mpi.runtime.fetches import Fetches
 from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
 from alamo_mpi.runtime.lives import Lives
 from alamo_mpi.runtime.local import LocalOutput, local_worker
+from alamo_mpi.runtime.mourning import Mourning, Ties
 from alamo_mpi.runtime.outcome import Outcomes
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
@@ -136,8 +137,10 @@ class Manager:
         self.lives.desk = self.desk
         self._spawn_turns = SpawnTurns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
-        #: Values that were asked for: key -> where the answer goes, for all who wait for it.
-        self._fetches: dict[Key, list[tuple[Any] | None]] = {}
+        self._fetches = Fetches(self._send, world.hosts)
+        self._mourning = Mourning(
+            Ties(self._transport, self.roster, self.desk, self._fetches, world.hosts, self._handle)
+        )
         #: What each rank has, for the policies of tasks.
         self.seats = seats(world.hosts, world.told)
         self._stopped: dict[int, float] = {}
@@ -266,25 +269,21 @@ class Manager:
         return True
 
     def fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
-        """Get a kept value from its worker; blocks until it is here.
-
-        Returns
-        -------
-        tuple of payload, or None
-            None if the worker does not have it any more.
+        """Get a kept value from its worker, None if that has it no more; blocks until it is here.
 
         Raises
         ------
         TimeoutError
             If it is not here in time.
+        WorkerDiedError
+            If its worker was lost.
         """
         with self.lock:
-            answer = self._fetches.get(key)
-            if answer is None:
-                answer = self._fetches[key] = []
-                self._send(rank, Fetch(key))
+            answer = self._fetches.ask(rank, key)
         if not self.drive(lambda: bool(answer), timeout):
             raise TimeoutError(f"the value of task {key[0]} did not arrive within {timeout} s")
+        if answer[0] is None:
+            self._fetches.check(rank, key)
         return answer[0]
 
     def in_callback(self, submission: Submission | None = None) -> bool:
@@ -367,7 +366,8 @@ class Manager:
     def _receive(self) -> bool:
         messages = self._transport.poll()
         for source, message in messages:
-            self._dispatch(source, message)
+            if source not in self._mourning.ranks:
+                self._dispatch(source, message)
         now = time.perf_counter()
         self._driver.last_turn = now
         if not messages and now - self._ticked > _TICK_S:
@@ -381,6 +381,7 @@ class Manager:
 
     def _tick(self, now: float) -> None:
         self._ticked = now
+        self._mourning.look()
         self.lives.end_abandoned()
         self._ledger.free_unreachable()
         for live in self.roster.batches:
@@ -394,7 +395,7 @@ class Manager:
             progress = message if isinstance(message, Progress) else None
             self._handle(self._batch_of(source), event, progress)
         elif isinstance(message, Value):
-            self._fetches.pop(message.key).append(message.payload)
+            self._fetches.arrived(message)
         elif isinstance(message, Stopped):
             self._stopped[source] = message.busy_seconds
         elif isinstance(message, SpawnTurn):
@@ -455,10 +456,7 @@ class Manager:
         grace_s
             Seconds to wait at most.
 
-        Returns
-        -------
-        bool
-            False if a worker has not answered in time: it still runs a task.
+        False is returned if a worker has not answered in time: it still runs a task.
         """
         deadline = time.perf_counter() + grace_s
         if not self._killed:
@@ -471,7 +469,7 @@ class Manager:
             with self.lock:
                 self._stop_workers()
         rest = max(deadline - time.perf_counter(), 0.1)
-        answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
+        answered = self.drive(lambda: not self._silent(), rest)
         self._driver.stop()
         ends.give_back()
         if self._watchdog is not None:
@@ -487,8 +485,10 @@ class Manager:
     @property
     def silent_ranks(self) -> list[str]:
         """Workers that have not said goodbye, as "rank 3 (host n012)"."""
-        ranks = range(1, self._world.size)
-        return [f"rank {r} (host {self.hosts[r]})" for r in ranks if r not in self._stopped]
+        return [f"rank {rank} (host {self.hosts[rank]})" for rank in self._silent()]
+
+    def _silent(self) -> list[int]:
+        return sorted({*range(1, self._world.size)} - {*self._stopped} - self._transport.lost)
 
     def _stop_workers(self) -> None:
         for rank in range(1, self._world.size):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from alamo_mpi.mpi.world import Communicator, World
     from alamo_mpi.runtime.queueclient import QueueClient
 
-__all__ = ["SETTING", "Pool", "abandon", "current", "exists", "open_pool", "wake_with"]
+__all__ = ["SETTING", "Pool", "abandon", "current", "exists", "lose", "open_pool", "wake_with"]
 
 _DEFAULT_NBYTES = 2 << 30
 _LEAST_NBYTES = 1 << 20
@@ -73,6 +73,12 @@ def abandon() -> None:
     """Forget the pool in a forked child, which must leave its parent's MPI alone; local."""
     global _current
     _current = None
+
+
+def lose(rank: int) -> None:
+    """Note that a rank was lost, and with it what lies in its memory; local."""
+    if _current is not None:
+        _current.window.lost.add(rank)
 
 
 def wake_with(send: Callable[[int, Wake], None]) -> None:

@@ -126,6 +126,7 @@ class Roster:
     def __init__(self, workers: tuple[int, ...]) -> None:
         self._workers = workers
         self._free = set(workers)
+        self._lost: set[int] = set()
         self._batches: dict[int, LiveBatch] = {}
         self._children: dict[int, LiveBatch] = {}
         self._by_rank: dict[int, LiveBatch] = {}
@@ -207,6 +208,12 @@ class Roster:
         self._by_rank.update(dict.fromkeys(ranks, batch))
         return batch
 
+    def lose(self, rank: int) -> None:
+        """Note that a worker is gone: no batch gets it any more."""
+        self._lost.add(rank)
+        self._free.discard(rank)
+        self._workers = tuple(each for each in self._workers if each != rank)
+
     def release(self, batch: LiveBatch) -> None:
         """Take the workers of a batch back; may be called again."""
         if batch.released:
@@ -223,4 +230,4 @@ class Roster:
         del self._batches[batch.number]
         for rank in batch.ranks:
             del self._by_rank[rank]
-        self._free.update(batch.ranks)
+        self._free.update(set(batch.ranks) - self._lost)

@@ -44,7 +44,7 @@ from alamo_mpi.core.messages import (
     Value,
     Wake,
 )
-from alamo_mpi.errors import InternalError
+from alamo_mpi.errors import InternalError, WorkerDiedError
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.execute import Executor, Output, Work, uid_of
 from alamo_mpi.runtime.inputs import Inputs
@@ -143,6 +143,8 @@ class Worker:
         self.client: RemoteService | None = None
         #: What takes messages for the connections of this rank's gateway, by number.
         self.connections: dict[int, Callable[[Any], None]] = {}
+        #: Ranks that were lost; the transport's own.
+        self.lost: Container[int] = ()
         self._send = send
         self._poll = poll
         self._moving = moving
@@ -324,6 +326,12 @@ class Worker:
         if source is not None and source != self.rank:
             backoff = Backoff()
             while not self._inputs.here(uid):
+                if source in self.lost:
+                    raise WorkerDiedError(
+                        f"The result of task {uid}, which is an argument here, was kept on rank "
+                        f"{source}, which was lost. Run that task again, and this one.",
+                        rank=source,
+                    )
                 if not self._poll():
                     backoff.pause(moving=self._moving())
             value = self._inputs.get(uid)
