@@ -31,6 +31,10 @@ class Fetches:
         self._asked: dict[Key, tuple[int, Answer]] = {}
         self._lost: set[int] = set()
 
+    def __len__(self) -> int:
+        """Return how many values are under way."""
+        return len(self._asked)
+
     def ask(self, rank: int, key: Key) -> Answer:
         """Ask for a value; return the list that its answer will be in.
 
