@@ -72,8 +72,14 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
     nranks = options.nranks
     if nranks is None and prog == RUN:
         nranks = _ranks_of_allocation()
+    if options.survive and nranks is None:
+        parser.error("--survive needs -n N: it is said to the launcher that is started.")
     if nranks is not None:
-        _start_ranks(nranks, [*shlex.split(options.wrapper), *_interpreter(), *OURS, *program])
+        _start_ranks(
+            nranks,
+            options.survive,
+            [*shlex.split(options.wrapper), *_interpreter(), *OURS, *program],
+        )
     from alamo_mpi.application import run_program
 
     run_program(program)
@@ -96,13 +102,13 @@ def _ranks_of_allocation() -> int | None:
     return allocation.nranks
 
 
-def _start_ranks(nranks: int, command: Sequence[str]) -> None:
+def _start_ranks(nranks: int, survive: bool, command: Sequence[str]) -> None:
     from alamo_mpi.errors import LaunchError
     from alamo_mpi.mpi.lastwords import refuse
     from alamo_mpi.mpi.launcher import exec_ranks
 
     try:
-        exec_ranks(nranks, command)
+        exec_ranks(nranks, command, survive=survive)
     except LaunchError as error:
         refuse(error)
 
@@ -117,7 +123,8 @@ def _interpreter() -> list[str]:
 def _run_parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage=f"{prog} [-h] [--version] [-n N [--wrapper CMD]] (app.py | -m MODULE) [ARG ...]",
+        usage=f"{prog} [-h] [--version] [-n N [--survive] [--wrapper CMD]] "
+        "(app.py | -m MODULE) [ARG ...]",
         description=_description(),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -126,6 +133,11 @@ def _run_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     parser.add_argument(
         "-n", dest="nranks", metavar="N", type=_count, help="start N ranks by the MPI's launcher"
+    )
+    parser.add_argument(
+        "--survive",
+        action="store_true",
+        help="with -n: go on when a worker is lost (Open MPI 5, one host)",
     )
     parser.add_argument(
         "--wrapper",

@@ -69,6 +69,8 @@ class Session:
         self._mark = mark()
         self.status: int | None = None
         self.ended = False
+        #: What the program ends with, as far as it has ended.
+        self.outcome = 0
         #: The error whose traceback the user has seen.
         self.shown: BaseException | None = None
         self._pid = os.getpid()
@@ -92,6 +94,7 @@ class Session:
         if self.ended or self.foreign:
             return
         self.ended = True
+        self.outcome = (self.status or 0) if error is None else status_of(error)
         self._mark.end()
         status = (self.status if error is None else status_of(error)) or 1
         watchdog = self.abort_later(grace_s + FAIL_LIMIT_S, status)
@@ -230,12 +233,19 @@ class ProgramEnd:
             session.end(error, grace_s=FAIL_GRACE_S)
         if self._forget_finalize is not None:
             self._forget_finalize()
-        session.world.free()
+        self._part()
 
     def _at_finalize(self) -> None:
         self._session.end()
         # The workers free window and communicators when they leave, and that is collective.
-        self._session.world.free()
+        self._part()
+
+    def _part(self) -> None:
+        """Leave the other ranks: together, or where some may be lost, without MPI_Finalize."""
+        session = self._session
+        if session.world.ends_apart:
+            session.world.leave(session.outcome)
+        session.world.free()
 
 
 def status_of(error: BaseException) -> int:

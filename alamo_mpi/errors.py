@@ -32,6 +32,7 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
+    "ShardLostError",
     "StopSignal",
     "TaskStateError",
     "TaskTimeoutError",
@@ -168,7 +169,7 @@ class JobTimeoutError(JobError, TaskTimeoutError):
 
 
 class WorkerDiedError(AlamoError):
-    """The process in which an isolated task ran has ended under it; the rank has not.
+    """What ran a task, or kept its result, has ended: an isolated task's process, or a rank.
 
     Attributes
     ----------
@@ -236,6 +237,13 @@ class DDictFrozenError(DDictError, TypeError):
 
 class DDictTimeoutError(DDictError, TimeoutError):
     """A key did not come, or not get the value waited for, in time; the message names it."""
+
+
+class ShardLostError(DDictError):
+    """What was to be read or written lies in the memory of a rank that was lost; `rank` says which.
+
+    Raised by `DDict` and `Queue` in a program that survives the loss of a rank.
+    """
 
 
 class QueueClosedError(AlamoError, ValueError):

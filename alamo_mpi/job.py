@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from alamo_mpi.core.launch import LAUNCHES
 from alamo_mpi.errors import TaskStateError
 from alamo_mpi.handle import AsyncDict
+from alamo_mpi.mpi.announced import survives
 from alamo_mpi.placed import check_can_limit, hosts_of, ranks_for
 from alamo_mpi.retrying import RetryOn
 from alamo_mpi.runtime.confined import Confined, Limits
@@ -60,6 +61,11 @@ class _Job(_Function):
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         _check_launch(launch, target, plain=cwd is None and not env)
+        if survives():
+            raise TaskStateError(
+                "A program that goes on when a worker is lost (--survive) has no jobs: their ranks "
+                "would wait for one that is lost. Start it without --survive, or use Batch.process."
+            )
         directory = None if cwd is None else os.path.abspath(os.fspath(cwd))
         Task.__init__(self, batch, *callback, reads, writes)
         from alamo_mpi.runtime.jobcall import JobCall, Terms  # most programs have no jobs
@@ -143,6 +149,8 @@ def job(
 
     Raises
     ------
+    TaskStateError
+        In a program that goes on when a worker is lost, ``alamo-mpi run --survive``.
     TypeError, ValueError
         If an argument makes no sense.
 

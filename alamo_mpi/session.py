@@ -129,7 +129,7 @@ def _check_no_descent() -> None:
 
 
 def _start_program() -> Session:
-    from alamo_mpi.mpi.announced import speaks_for_all
+    from alamo_mpi.mpi.announced import speaks_for_all, survives
     from alamo_mpi.mpi.fit import check_fit
     from alamo_mpi.mpi.lastwords import told_once
 
@@ -156,6 +156,10 @@ def _start_program() -> Session:
             from alamo_mpi.mpi.launcher import check_singleton
 
             check_singleton(world.size)
+        elif survives():
+            from alamo_mpi.mpi.survival import check_survivable
+
+            check_survivable(world.one_node)
         grace_s(os.environ.get(SETTING, ""))  # a wrong setting is told before anything runs
         pool = open_pool(world)
     unlink_shared_memory()  # the pool's
@@ -192,6 +196,8 @@ def _serve_program(world: World) -> None:
         # Nobody above could do better: the program's main is rank 0's.
         world.fail(error)
     _process.leaving = True
+    if world.ends_apart:
+        world.leave(0)
     world.free()
     if interactive():
         # ``python -i`` would give this rank a prompt, which is rank 0's to have.

@@ -12,7 +12,8 @@
    go on with it before the task that runs has ended.
 4. A suspended chunk is none of its worker's chunks.  While its task runs again (*resumed*), the
    worker is not idle, gets nothing, and can be asked for all that it has, as none of it runs.
-5. A job takes several idle workers at once: the first leads it and has its chunk, the others are
+5. A worker that is lost keeps what it had until that is settled, and is given nothing more.
+6. A job takes several idle workers at once: the first leads it and has its chunk, the others are
    its members and have none until it ends.
 """
 
@@ -45,6 +46,7 @@ class Worker:
         "after_job",
         "behind",
         "chunks",
+        "lost",
         "member",
         "patience_s",
         "rank",
@@ -71,6 +73,8 @@ class Worker:
         self.behind = False
         #: Whether it is taken by a job that another worker leads.
         self.member = False
+        #: Whether it is gone.
+        self.lost = False
         #: Whether a job was the last thing it had: what waits for a worker comes before another.
         self.after_job = False
 
@@ -100,6 +104,8 @@ class Crew:
 
     def __init__(self, ranks: Iterable[int]) -> None:
         self.workers = {rank: Worker(rank) for rank in ranks}
+        #: Those that are lost.
+        self.gone: set[int] = set()
         #: All and only those without a chunk, suspended ones aside, the one that became idle
         #: last at the end.
         self._idle = OrderedDict(reversed(self.workers.items()))
@@ -243,9 +249,18 @@ class Crew:
         self._relist(worker)
         self._expect_from(worker)
 
+    def lost(self, rank: int) -> None:
+        """Note that a worker is gone: it is given nothing, and owes no answer."""
+        worker = self.workers[rank]
+        worker.lost, worker.recalled = True, False
+        self.gone.add(rank)
+        self._relist(worker)
+
     def answered(self, rank: int, now: float) -> None:
         """Note that a worker has given back what it could."""
         worker = self.workers[rank]
+        if worker.lost:
+            return
         worker.recalled = False
         # It has spoken: asked again at once, it would answer the same until its task ends.
         worker.since = now
@@ -263,7 +278,7 @@ class Crew:
         late, most = None, 0
         for worker in self.workers.values():
             waiting = worker.waiting
-            if not waiting or worker.recalled:
+            if not waiting or worker.recalled or worker.lost:
                 continue
             self._expect_from(worker)
             if waiting > most and now >= worker.since + worker.patience_s:
@@ -285,7 +300,7 @@ class Crew:
             rank, count = worker.rank, len(worker.chunks)
             expect(count <= 2, f"worker {rank} has at most two chunks")
             expect(not (count and worker.member), f"worker {rank} of a job has nothing else")
-            idle = count == 0 and worker.resumed is None and not worker.member
+            idle = count == 0 and worker.resumed is None and not worker.member and not worker.lost
             expect(idle == (rank in self._idle), f"worker {rank} is listed if idle")
             expect(
                 (count == 1 and worker.resumed is None) or rank not in self._half,
@@ -295,7 +310,7 @@ class Crew:
     def _relist(self, worker: Worker) -> None:
         """Let a worker be found if it is idle, or through with its one chunk soon."""
         rank = worker.rank
-        free = worker.resumed is None and not worker.member
+        free = worker.resumed is None and not worker.member and not worker.lost
         if free and not worker.chunks:
             self._idle.setdefault(rank, worker)
         else:

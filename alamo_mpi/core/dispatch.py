@@ -194,6 +194,30 @@ class Dispatch:
             following = self._head()
         return chunk
 
+    @property
+    def begun(self) -> list[Chunk]:
+        """Those of them whose next task runs or waits: that stand behind no other."""
+        behind: set[int] = set()
+        for worker in self.crew.workers.values():
+            first = 0 if worker.resumed is not None else 1
+            behind.update(chunk.number for chunk in worker.chunks[first:])
+        return [chunk for chunk in self.chunks.values() if chunk.number not in behind]
+
+    def left_by(self, rank: int) -> list[tuple[Chunk, bool, bool]]:
+        """Return the chunks of a worker in the order of running.
+
+        With each, whether it is suspended, and whether all of it was begun for certain.
+        """
+        worker = self.crew.workers[rank]
+        resumed = [] if worker.resumed is None else [worker.resumed]
+        active = [*resumed, *worker.chunks]
+        suspended = [c for c in self.chunks.values() if c.rank == rank and c not in active]
+        return [
+            *((chunk, False, True) for chunk in resumed),
+            *((chunk, False, False) for chunk in worker.chunks),
+            *((chunk, True, True) for chunk in suspended),
+        ]
+
     # Invariants -------------------------------------------------------------------------------
 
     def check(self, held: Collection[tuple[int, int]] = ()) -> None:

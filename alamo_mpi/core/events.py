@@ -19,6 +19,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Interrupted",
+    "Lost",
     "Progressed",
     "RecallTail",
     "Resumed",
@@ -84,6 +85,16 @@ class Resumed(NamedTuple):
     chunk: int
 
 
+class Lost(NamedTuple):
+    """A worker is gone: it gets nothing any more.
+
+    What it had is still to be settled, by `Progressed` for what it may have begun, and by
+    `TailReturned` for the rest; see `Dispatch.left_by`.
+    """
+
+    rank: int
+
+
 class Ticked(NamedTuple):
     """Time has passed; sent now and then while something runs."""
 
@@ -101,7 +112,15 @@ class Cancelled(NamedTuple):
 
 
 Event = (
-    Submitted | Progressed | TailReturned | Suspended | Resumed | Ticked | Cancelled | Terminated
+    Submitted
+    | Progressed
+    | TailReturned
+    | Suspended
+    | Resumed
+    | Lost
+    | Ticked
+    | Cancelled
+    | Terminated
 )
 
 

@@ -11,6 +11,7 @@ __all__ = ["Case", "Grant", "Rank", "Tally", "message", "verdict"]
 _KILL, _TERM = 9, 15
 _MOST_NAMED = 8
 _END = "MPI does not go on without it: all ranks end now.\n"
+_GOES_ON = "The others go on without it.\n"
 
 
 class Tally(NamedTuple):
@@ -89,8 +90,20 @@ def verdict(case: Case) -> bool | None:
     return None if case.doomed < case.others else False
 
 
-def message(lost: Rank, host: str, how: str, tally: Tally | None, others: Sequence[Rank]) -> str:
-    """Return the sentences that a user sees."""
+def message(
+    lost: Rank,
+    host: str,
+    how: str,
+    tally: Tally | None,
+    others: Sequence[Rank],
+    *,
+    goes_on: bool = False,
+) -> str:
+    """Return the sentences that a user sees.
+
+    `goes_on` says that the program does, unless it was rank 0.
+    """
+    goes_on = goes_on and lost.number > 0
     who = "the main program" if lost.number == 0 else f"process {lost.pid}"
     text = f"alamo_mpi: rank {lost.number} (host {host}, {who}) was lost: {how}. "
     if lost.number > 0:
@@ -109,7 +122,7 @@ def message(lost: Rank, host: str, how: str, tally: Tally | None, others: Sequen
         named.append(f"{len(running) - _MOST_NAMED} more")
     if named:
         text += f"Running elsewhere: {', '.join(named)}. "
-    return text + _END
+    return text + (_GOES_ON if goes_on else _END)
 
 
 def _task(rank: Rank) -> str:

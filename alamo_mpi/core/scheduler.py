@@ -35,6 +35,7 @@ from alamo_mpi.core.events import (
     Event,
     Finished,
     Interrupted,
+    Lost,
     Progressed,
     RecallTail,
     Resumed,
@@ -88,9 +89,9 @@ class Scheduler:
         #: Programs with unfinished tasks, by number.
         self._programs: dict[int, Program] = {}
         #: What is ready, and who has what.
-        self._dispatch = Dispatch(ranks, self._durations, self._programs)
-        self._crew = self._dispatch.crew
-        self._chunks = self._dispatch.chunks
+        self.dispatch = Dispatch(ranks, self._durations, self._programs)
+        self._crew = self.dispatch.crew
+        self._chunks = self.dispatch.chunks
         #: Tasks between two attempts.
         self._held = Holds()
         self._now = 0.0
@@ -132,6 +133,8 @@ class Scheduler:
             self._suspended(event)
         elif isinstance(event, Resumed):
             self._crew.resumed(self._chunk(event.chunk, event), now)
+        elif isinstance(event, Lost):
+            self._lost(event)
         elif isinstance(event, Cancelled):
             self._cancel_some(event)
         elif isinstance(event, Terminated):
@@ -142,9 +145,9 @@ class Scheduler:
         self._ended.clear()
         if self._held:
             self._end_holds()
-        self._commands += map(SendChunk, self._dispatch.fill(now))
+        self._commands += map(SendChunk, self.dispatch.fill(now))
         if not self._terminated:
-            rank = self._dispatch.recall(now)
+            rank = self.dispatch.recall(now)
             if rank is not None:
                 self._commands.append(RecallTail(rank))
         commands, self._commands = self._commands, []
@@ -158,7 +161,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Number of answers that workers owe: chunks under way, and recalls."""
-        return self._dispatch.running
+        return self.dispatch.running
 
     @property
     def held(self) -> dict[tuple[int, int], float]:
@@ -170,27 +173,13 @@ class Scheduler:
         """Whether time alone can change anything."""
         return self.running > 0 or len(self._held) > 0
 
-    @property
-    def chunks(self) -> list[Chunk]:
-        """The chunks on workers."""
-        return list(self._chunks.values())
-
-    @property
-    def begun(self) -> list[Chunk]:
-        """Those of them whose next task runs or waits: that stand behind no other."""
-        behind: set[int] = set()
-        for worker in self._crew.workers.values():
-            first = 0 if worker.resumed is not None else 1
-            behind.update(chunk.number for chunk in worker.chunks[first:])
-        return [chunk for chunk in self.chunks if chunk.number not in behind]
-
     # Events -----------------------------------------------------------------------------------
 
     def _submitted(self, program: Program) -> None:
         if program.pid in self._programs:
             raise InternalError(f"program {program.pid} was submitted before")
         self._programs[program.pid] = program
-        self._dispatch.add(program)
+        self.dispatch.add(program)
         for index, producer, source in program.externals:
             state = producer.states[source]
             if state < FIRST_FINAL:
@@ -209,7 +198,9 @@ class Scheduler:
                 # One that is skipped here, for a producer that failed, opens others further on.
                 if not waiting[index] and states[index] == _WAITING:
                     self._open(program, index)
-        self._dispatch.enqueue(program)
+        self.dispatch.enqueue(program)
+        if self._crew.gone:
+            self._give_up_stuck(program)
 
     def _progressed(self, event: Progressed) -> None:
         chunk = self._chunk(event.chunk, event)
@@ -229,7 +220,7 @@ class Scheduler:
                 self._settle_each(chunk, program, indices, offset, event)
         self._crew.progressed(chunk.rank, self._now)
         if chunk.done == chunk.size:
-            self._dispatch.end(chunk)
+            self.dispatch.end(chunk)
 
     def _tail_returned(self, event: TailReturned) -> None:
         if event.rank not in self._crew.workers:
@@ -240,7 +231,7 @@ class Scheduler:
                 raise InternalError(f"{event} does not fit the chunks: {self._chunks}")
             self._take_back_tail(chunk, count)
             if chunk.done == chunk.size:
-                self._dispatch.end(chunk)
+                self.dispatch.end(chunk)
         self._crew.answered(event.rank, self._now)
 
     def _suspended(self, event: Suspended) -> None:
@@ -252,6 +243,21 @@ class Scheduler:
         if program.kind(index) != _UNNUMBERED:
             self._durations.note_waiting(program.kind(index))
         self._crew.suspended(chunk)
+
+    def _lost(self, event: Lost) -> None:
+        self._crew.lost(event.rank)
+        for program in list(self._programs.values()):
+            self._give_up_stuck(program)
+
+    def _give_up_stuck(self, program: Program) -> None:
+        """Cancel what nobody can run any more."""
+        lost = self._crew.gone
+        if len(lost) == len(self._crew.workers):
+            self._cancel_some(Cancelled([program]))
+            return
+        stuck = frozenset(index for index, ranks in program.pins.items() if ranks <= lost)
+        if stuck:
+            self._cancel_some(Cancelled([program], stuck))
 
     def _chunk(self, number: int, event: Event) -> Chunk:
         chunk = self._chunks.get(number)
@@ -427,7 +433,7 @@ class Scheduler:
         program.states[index] = _READY
         if program.ready_at is not None:
             program.ready_at[index] = self._now
-        self._dispatch.release(program, index)
+        self.dispatch.release(program, index)
 
     def _take_back_tail(self, chunk: Chunk, count: int) -> None:
         for program, indices in chunk.cut_tail(count):
@@ -449,7 +455,7 @@ class Scheduler:
 
         Returns those that wait for nobody: who is ordered after them has to hear of it.
         """
-        self._dispatch.drop(program, tasks)
+        self.dispatch.drop(program, tasks)
         if self._held:
             self._held.drop(program, tasks)
         loose = []
@@ -490,4 +496,4 @@ class Scheduler:
         InternalError
             Naming the first contradiction.
         """
-        self._dispatch.check(self._held.untils().keys())
+        self.dispatch.check(self._held.untils().keys())

@@ -393,6 +393,7 @@ class Table:
             # earlier one was interrupted before it could unlock.
             self.window.compare_and_swap(rank, offset, self.mine, 0)
         elif word & at.HOLDER_MASK:
+            self.window.check(((word & at.HOLDER_MASK) >> at.HOLDER_SHIFT) - 1)
             self.window.pause(self._attempts)
             self._attempts += 1
 

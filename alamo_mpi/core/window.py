@@ -76,5 +76,13 @@ class Window(Protocol):
     def empty(self, nbytes: int) -> memoryview:
         """Return a new writable buffer of this process, content undefined."""
 
+    def check(self, rank: int) -> None:
+        """Raise if that rank was lost, so that nothing of its will come.
+
+        Raises
+        ------
+        ShardLostError
+        """
+
     def pause(self, attempt: int) -> None:
         """Let others go on before the caller looks again, longer as `attempt` (0, 1, ...) grows."""

@@ -11,7 +11,17 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Mark", "mark_of_launcher", "ranks_of_launcher", "speaks_for_all"]
+__all__ = [
+    "SURVIVE",
+    "Mark",
+    "mark_of_launcher",
+    "ranks_of_launcher",
+    "speaks_for_all",
+    "survives",
+]
+
+#: Set by ``alamo-mpi run --survive``.
+SURVIVE = "ALAMO_SURVIVE"
 
 #: What a launcher tells one process alone.
 _OF_ONE_PROCESS = (
@@ -73,6 +83,11 @@ def mark_of_launcher(environ: Mapping[str, str]) -> Mark:
     except (OSError, ValueError, OverflowError):
         socket = 0
     return Mark(zlib.crc32("\n".join(told).encode()) if told else 0, socket)
+
+
+def survives(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this program was started to go on without ranks that are lost; local."""
+    return environ.get(SURVIVE, "") not in ("", "0")
 
 
 def speaks_for_all() -> bool:

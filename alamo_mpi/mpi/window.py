@@ -23,6 +23,7 @@ from typing import Final
 from mpi4py import MPI
 
 from alamo_mpi.core.window import Buffer
+from alamo_mpi.errors import ShardLostError
 from alamo_mpi.mpi.buffers import Buffers, copy
 
 __all__ = ["SPARE_WORD", "MpiWindow"]
@@ -75,6 +76,8 @@ class MpiWindow:
         #: Ranks on this node: what is done to their memory needs no help of theirs.
         self._near = frozenset(_neighbours(comm))
         self.one_node = len(self._near) == self.size
+        #: Ranks that were lost, and their memory with them.
+        self.lost: set[int] = set()
         #: When each of the others was last told to look often.
         self._woken = [0.0] * self.size
         self._win = _allocate(comm, nbytes)
@@ -120,8 +123,24 @@ class MpiWindow:
 
     def _flush(self, rank: int) -> None:
         """Complete what was started on a rank; one on another node is made to look for it."""
+        if self.lost:
+            self.check(rank)
         self._wake_if_far(rank)
         self._win.Flush(rank)
+
+    def check(self, rank: int) -> None:
+        """Raise if a rank was lost.
+
+        Raises
+        ------
+        ShardLostError
+        """
+        if rank in self.lost:
+            raise ShardLostError(
+                f"What is asked for lies in the memory of rank {rank}, which was lost. Keys and "
+                "values elsewhere are not touched; make a new DDict or Queue for the rest.",
+                rank=rank,
+            )
 
     def _wake_if_far(self, rank: int) -> None:
         if rank not in self._near:
@@ -133,6 +152,8 @@ class MpiWindow:
     def _flush_all(self, ranks: Iterable[int]) -> None:
         """Complete what was started on several ranks, having made all of them look first."""
         ranks = set(ranks)
+        for rank in self.lost.intersection(ranks):
+            self.check(rank)
         for rank in ranks:
             self._wake_if_far(rank)
         for rank in ranks:
@@ -301,7 +322,7 @@ class MpiWindow:
 
     def _outcome(self, result: array[int], rank: int) -> int:
         """Return what an atomic has found, when it is complete."""
-        if result[0] == _PENDING or not self._at_once[rank]:
+        if result[0] == _PENDING or not self._at_once[rank] or self.lost:
             self._flush(rank)
         return result[0]
 

@@ -18,6 +18,7 @@ from typing import NoReturn, TypeAlias
 from mpi4py import MPI
 
 from alamo_mpi.errors import LaunchError
+from alamo_mpi.mpi.announced import survives
 from alamo_mpi.mpi.lastwords import drain, tell_error
 
 __all__ = ["THREAD_LEVELS", "Communicator", "World", "unlink_shared_memory"]
@@ -96,6 +97,11 @@ class World:
         self.one_node: bool = neighbours.Get_size() == self.size
         neighbours.Free()
         self.local_rank: int = self.hosts[: self.rank].count(self.host)
+        #: Ranks that were lost.
+        self.lost: set[int] = set()
+        #: Whether each rank ends by itself: where one may be lost and not all know it yet, nothing
+        #: collective can be done, MPI_Finalize included.
+        self.ends_apart = self.size > 1 and survives()
         self._freed = False
         self._before_free: list[Callable[[], None]] = []
         self._before_abort: list[Callable[[], None]] = []
@@ -177,7 +183,7 @@ class World:
 
     def free(self) -> None:
         """Give both communicators back; collective, may be called again."""
-        if self._freed or MPI.Is_finalized():
+        if self._freed or MPI.Is_finalized() or self.ends_apart:
             return
         self._freed = True
         while self._before_free:

@@ -75,7 +75,11 @@ class Circles:
         circle = self._waits.begin(uid, node, want)
         if circle:
             raise DeadlockError(self._told(circle), uid=uid)
-        chunks = [chunk for live in self._roster.batches for chunk in live.scheduler.chunks]
+        chunks = [
+            chunk
+            for live in self._roster.batches
+            for chunk in live.scheduler.dispatch.chunks.values()
+        ]
         starved = self._waits.starved(uid, chunks, self._workers_of)
         if starved:
             self._waits.end(uid)

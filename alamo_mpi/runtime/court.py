@@ -62,7 +62,11 @@ class Court:
             threading.Thread(target=self._answer, args=(connection, token), daemon=True).start()
 
     def _answer(self, connection: socket.socket, token: str) -> None:
-        with contextlib.suppress(OSError, ValueError), connection.makefile("rw") as lines:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            connection,
+            connection.makefile("rw") as lines,
+        ):
             if not hmac.compare_digest(lines.readline().strip(), token):
                 return
             for line in lines:
@@ -78,8 +82,10 @@ class Plea:
 
     def __init__(self, host: str, port: int, token: str) -> None:
         self._lines: TextIO | None = None
+        self._connection: socket.socket | None = None
         with contextlib.suppress(OSError):
             connection = socket.create_connection((host, port), timeout=_CONNECT_S)
+            self._connection = connection
             self._lines = connection.makefile("rw")
             self._lines.write(token + "\n")
             self._lines.flush()
@@ -97,6 +103,13 @@ class Plea:
                 ranks = [Rank(n, pid, task and tuple(task), on) for n, pid, task, on in others]
                 return Grant(Tally(*tally), ranks)
         return Grant(None, []) if sure else None
+
+    def close(self) -> None:
+        """Give the connection back."""
+        for each in (self._lines, self._connection):
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    each.close()
 
     def quiet(self) -> None:
         """As `Court.quiet`."""

@@ -180,6 +180,13 @@ class Desk:
             if address[1]:
                 self._send(address[0], Over(address, 0))
 
+    def lose(self, rank: int) -> None:
+        """Drop the clients of a lost rank, as if nobody held them any more."""
+        for client, live in list(self.clients.items()):
+            if client.address[0] == rank and self.clients.pop(client, None) is not None:
+                self._lives.drop(live, client)
+        self._joins = [entry for entry in self._joins if entry[0].address[0] != rank]
+
     def answer_joins(self) -> None:
         """Answer those whose batch is over by now."""
         if not self._joins:

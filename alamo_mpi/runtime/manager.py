@@ -56,6 +56,7 @@ from alamo_mpi.runtime.functions import FunctionTable
 from alamo_mpi.runtime.ledger import Ledger
 from alamo_mpi.runtime.lives import Lives
 from alamo_mpi.runtime.local import LocalOutput, local_worker, own_door
+from alamo_mpi.runtime.mourning import Mourning, Ties
 from alamo_mpi.runtime.outcome import Outcomes, Wanted
 from alamo_mpi.runtime.prepare import Preparer
 from alamo_mpi.runtime.relay import Relay
@@ -117,7 +118,7 @@ class Manager:
         self.roster = Roster(workers)
         functions, blobs = FunctionTable(), BlobTable()
         self.preparer = Preparer(functions, blobs)
-        self._fetches = Fetches(self.lock, self._send, self.drive)
+        self._fetches = Fetches(self.lock, self._send, self.drive, world.hosts)
         self.outcomes = Outcomes(
             self.lock,
             self.drive,
@@ -136,6 +137,9 @@ class Manager:
         self.lives.desk = self.desk
         self._spawn_turns = SpawnTurns(self._send)
         self._composer = Composer(functions, blobs, self._ledger.submissions)
+        self._mourning = Mourning(
+            Ties(self._transport, self.roster, self.desk, self._fetches, world.hosts, self._handle)
+        )
         #: What each rank has, for the policies of tasks.
         self.seats = seats(world.hosts, world.told)
         self._stopped: dict[int, float] = {}
@@ -350,7 +354,8 @@ class Manager:
     def _receive(self) -> bool:
         messages = self._transport.poll()
         for source, message in messages:
-            self._dispatch(source, message)
+            if source not in self._mourning.ranks:
+                self._dispatch(source, message)
         now = time.perf_counter()
         self._driver.last_turn = now
         if not messages and now - self._ticked > _TICK_S:
@@ -363,6 +368,7 @@ class Manager:
 
     def _tick(self, now: float) -> None:
         self._ticked = now
+        self._mourning.look()
         self.lives.end_abandoned()
         self._ledger.free_unreachable()
         for live in self.roster.batches:
@@ -374,7 +380,7 @@ class Manager:
         event = event_of(source, message)
         if event is not None:
             progress = message if isinstance(message, Progress) else None
-            self._handle(self._batch_of(source), event, progress)
+            self._handle(self.roster.reporting(source), event, progress)
         elif isinstance(message, Value):
             if not self._door.value(*message):
                 self._fetches.arrived(message)
@@ -389,12 +395,6 @@ class Manager:
             self._local.dispatch(source, message)
         elif not (isinstance(message, Wake) or self.desk.dispatch(message)):
             raise InternalError(f"the manager cannot handle {message} from rank {source}")
-
-    def _batch_of(self, rank: int) -> LiveBatch:
-        live = self.roster.of_rank(rank)
-        if live is None:
-            raise InternalError(f"rank {rank} reports tasks but belongs to no batch")
-        return live
 
     def _handle(self, live: LiveBatch, event: Event, message: Progress | None = None) -> None:
         for command in live.scheduler.handle(event, time.perf_counter()):
@@ -440,10 +440,7 @@ class Manager:
         grace_s
             Seconds to wait at most.
 
-        Returns
-        -------
-        bool
-            False if a worker has not answered in time: it still runs a task.
+        False is returned if a worker has not answered in time: it still runs a task.
         """
         deadline = time.perf_counter() + grace_s
         if not self._killed:
@@ -457,7 +454,7 @@ class Manager:
             with self.lock:
                 self._stop_workers()
         rest = max(deadline - time.perf_counter(), 0.1)
-        answered = self.drive(lambda: len(self._stopped) == self._world.size - 1, rest)
+        answered = self.drive(lambda: not self._silent(), rest)
         self._driver.stop()
         self._door.close()
         ends.give_back()
@@ -474,8 +471,10 @@ class Manager:
     @property
     def silent_ranks(self) -> list[str]:
         """Workers that have not said goodbye, as "rank 3 (host n012)"."""
-        ranks = range(1, self._world.size)
-        return [f"rank {r} (host {self.hosts[r]})" for r in ranks if r not in self._stopped]
+        return [f"rank {rank} (host {self.hosts[rank]})" for rank in self._silent()]
+
+    def _silent(self) -> list[int]:
+        return sorted({*range(1, self._world.size)} - {*self._stopped} - self._transport.lost)
 
     def _stop_workers(self) -> None:
         for rank in range(1, self._world.size):

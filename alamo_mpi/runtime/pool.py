@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from alamo_mpi.runtime.leftqueues import LeftQueues
     from alamo_mpi.runtime.queueclient import QueueClient
 
-__all__ = ["SETTING", "Pool", "abandon", "current", "exists", "open_pool", "wake_with"]
+__all__ = ["SETTING", "Pool", "abandon", "current", "exists", "lose", "open_pool", "wake_with"]
 
 _DEFAULT_NBYTES = 2 << 30
 #: Where MPI fills the memory as it makes the window: Open MPI with ranks on several hosts.  2 GiB
@@ -79,6 +79,12 @@ def abandon() -> None:
     """Forget the pool in a forked child, which must leave its parent's MPI alone; local."""
     global _current
     _current = None
+
+
+def lose(rank: int) -> None:
+    """Note that a rank was lost, and with it what lies in its memory; local."""
+    if _current is not None:
+        _current.window.lost.add(rank)
 
 
 def wake_with(send: Callable[[int, Wake], None]) -> None:

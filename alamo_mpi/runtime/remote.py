@@ -71,6 +71,9 @@ class Channel(Protocol):
     def kept(self, rank: int, key: Key) -> tuple[Any] | None:
         """Return a kept value in a 1-tuple if it is in this very process."""
 
+    def is_lost(self, rank: int) -> bool:
+        """Tell whether a worker was lost, so that nothing will come of it."""
+
     def poll(self) -> bool:
         """Receive what has arrived, if it falls to this thread; tell whether anything has."""
 
@@ -460,9 +463,16 @@ class RemoteService:
             if answer is None:
                 answer = self._fetches[key] = []
                 self._channel.fetch(rank, Fetch(key))
-        if not self.drive(lambda: bool(answer), timeout):
+        if not self.drive(lambda: bool(answer) or self._channel.is_lost(rank), timeout):
             raise TimeoutError(f"the value of task {key[0]} did not arrive within {timeout} s")
         self._fetches.pop(key, None)
+        if not answer:
+            raise errors.WorkerDiedError(
+                f"The {key[1]} of task {key[0]} was kept on rank {rank}, which was lost. Run the "
+                "task again.",
+                uid=key[0],
+                rank=rank,
+            )
         found: tuple[Any] | None = answer[0]
         return found
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from alamo_mpi.core.estimate import Durations
 from alamo_mpi.core.lifecycle import PRIMARY, Lifecycle
 from alamo_mpi.core.scheduler import Scheduler
-from alamo_mpi.errors import DeadlockError, WorkersBusyError
+from alamo_mpi.errors import DeadlockError, InternalError, WorkersBusyError
 from alamo_mpi.runtime.recorder import Recorder
 from alamo_mpi.runtime.submission import Submission
 
@@ -126,6 +126,7 @@ class Roster:
     def __init__(self, workers: tuple[int, ...]) -> None:
         self._workers = workers
         self._free = set(workers)
+        self._lost: set[int] = set()
         self._batches: dict[int, LiveBatch] = {}
         self._children: dict[int, LiveBatch] = {}
         self._by_rank: dict[int, LiveBatch] = {}
@@ -169,6 +170,13 @@ class Roster:
         """Return the batch that a worker belongs to."""
         return self._by_rank.get(rank)
 
+    def reporting(self, rank: int) -> LiveBatch:
+        """Return the batch that a worker belongs to; there must be one, as it reports tasks."""
+        live = self.of_rank(rank)
+        if live is None:
+            raise InternalError(f"rank {rank} reports tasks but belongs to no batch")
+        return live
+
     def open(
         self, most: int | None, recorder: Recorder | None, primary: Hashable = PRIMARY
     ) -> LiveBatch:
@@ -207,6 +215,12 @@ class Roster:
         self._by_rank.update(dict.fromkeys(ranks, batch))
         return batch
 
+    def lose(self, rank: int) -> None:
+        """Note that a worker is gone: no batch gets it any more."""
+        self._lost.add(rank)
+        self._free.discard(rank)
+        self._workers = tuple(each for each in self._workers if each != rank)
+
     def release(self, batch: LiveBatch) -> None:
         """Take the workers of a batch back; may be called again."""
         if batch.released:
@@ -223,4 +237,4 @@ class Roster:
         del self._batches[batch.number]
         for rank in batch.ranks:
             del self._by_rank[rank]
-        self._free.update(batch.ranks)
+        self._free.update(set(batch.ranks) - self._lost)

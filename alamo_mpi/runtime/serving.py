@@ -40,6 +40,8 @@ _SERVICE_NAP_MOVING_S = 2e-4
 _PARK_S = 0.05
 #: A thread that waits for the interpreter gets it after this long, when tasks are pure Python.
 _SWITCH_INTERVAL_S = 5e-4
+#: The launcher ends with the last rank, and the witness says what happened before.
+_LAST_WORDS_S = 0.5
 #: Seconds that messages under way have to leave, at the end.
 _DRAIN_S = 2.0
 
@@ -120,6 +122,7 @@ def serve(world: World) -> None:
     polling = threading.Lock()
 
     stall_s = stall_timeout_s()
+    known: set[int] = set()  # of the ranks that were lost
 
     def poll() -> bool:
         with polling:
@@ -128,6 +131,10 @@ def serve(world: World) -> None:
             messages = transport.poll()
             for source, message in messages:
                 worker.dispatch(source, message)
+            if world.ends_apart:
+                mark().note_lost(world.lost)
+                if len(world.lost) != len(known):
+                    _note_losses(world, known)
         if worker.client is not None:
             worker.client.say_notes()
         return bool(messages)
@@ -138,6 +145,7 @@ def serve(world: World) -> None:
     nap_s = longest_nap_s(world.one_node)
     jobs = JobPlace(world, transport.send, poll, capture.take, capture.real_stderr)
     worker = Worker(world.rank, transport.send, poll, moving, capture, jobs, nap_s)
+    worker.lost = transport.lost
     pool.wake_with(transport.send)
     if stall_s is not None:
         transport.send(MANAGER, Armed(os.getpid(), worker.stacks.fd))
@@ -171,6 +179,16 @@ def serve(world: World) -> None:
         capture.close()
 
 
+def _note_losses(world: World, known: set[int]) -> None:
+    """Go on without lost ranks, but not without rank 0."""
+    if MANAGER in world.lost:
+        time.sleep(_LAST_WORDS_S)
+        world.leave(1)
+    for rank in world.lost - known:
+        pool.lose(rank)
+        known.add(rank)
+
+
 class _Clients:
     """The channel of this rank's own clients, and their service once there is one."""
 
@@ -197,6 +215,9 @@ class _Clients:
 
     def fetch(self, rank: int, message: Fetch) -> None:
         self._transport.send(rank, message)
+
+    def is_lost(self, rank: int) -> bool:
+        return rank in self._worker.lost
 
     def kept(self, rank: int, key: Key) -> tuple[Any] | None:
         return self._worker.executor.kept.find(key) if rank == self._worker.rank else None

@@ -32,7 +32,7 @@ def standing(batches: Iterable[LiveBatch], hosts: tuple[str, ...]) -> str:
 def held_up(live: LiveBatch, address: Address, hosts: tuple[str, ...]) -> str | None:
     """Say which tasks keep those of a client's process from beginning; None if one has begun."""
     holders = []
-    for chunk in live.root.scheduler.begun:
+    for chunk in live.root.scheduler.dispatch.begun:
         program, indices, _ = next(iter(chunk.span(chunk.done, chunk.done + 1)))
         owner = program.owner() if program.owner is not None else None
         if not isinstance(owner, Submission):
@@ -47,7 +47,7 @@ def held_up(live: LiveBatch, address: Address, hosts: tuple[str, ...]) -> str | 
 def _places(live: LiveBatch, hosts: tuple[str, ...]) -> dict[tuple[int, int], str]:
     """Say of each task on a worker where it is."""
     places = {}
-    for chunk in live.scheduler.chunks:
+    for chunk in live.scheduler.dispatch.chunks.values():
         where = f"rank {chunk.rank} (host {hosts[chunk.rank]})"
         how = "is the next to end on"
         for program, indices, _ in chunk.span(chunk.done, chunk.size):

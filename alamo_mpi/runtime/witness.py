@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from alamo_mpi.core.loss import Case, Grant, Rank, message, verdict
+from alamo_mpi.mpi.announced import survives
 from alamo_mpi.runtime.court import ANSWER_S, TOKEN, Court, Plea
 from alamo_mpi.runtime.witnesspage import ARMED, BUSY, RUNNING, STATE, TASK, Page
 
@@ -64,6 +65,7 @@ class _Watch:
         self.bench: Court | Plea = Court(self.seen)
         self._ear = ear
         self._heard_at = float("-inf")
+        self._survives = False
         #: Keeps the order in which processes have ended.
         self._poll = select.epoll()
         self._poll.register(ear, select.EPOLLIN)
@@ -82,8 +84,9 @@ class _Watch:
                     self._whose[fd] = at
                     self._poll.register(fd, select.EPOLLIN)
 
-    def run(self, *, prompt: bool) -> str | None:
-        """Wait for the ranks' ends; return what is to be said of it."""
+    def run(self, *, prompt: bool, survives: bool = False) -> Iterator[str]:
+        """Wait for the ranks' ends; yield what is to be said of them."""
+        self._survives = survives
         while self._alive:
             for fd, _ in self._poll.poll():
                 if fd == self._ear:
@@ -99,8 +102,14 @@ class _Watch:
                 if self._page.ending:
                     self.bench.quiet()
                 elif self._page.slot(at)[STATE] == ARMED:
-                    return self._examine(at, pidfd, prompt=prompt)
-        return None
+                    if survives:
+                        # MPI may not say it: Open MPI overlooks a rank that exits by itself.
+                        self._page.lose(at)
+                    text = self._examine(at, pidfd, prompt=prompt)
+                    if text is not None:
+                        yield text
+                    if not survives or self._ranks[at].number == 0:
+                        return
 
     def _listen(self) -> bool:
         """Take in what the ear says; tell whether it has heard anything lately."""
@@ -131,21 +140,21 @@ class _Watch:
                 self.bench.quiet()
                 return None
             if grant is None:  # at once: who comes first is right
-                grant = self.bench.ask(case.sure, prompt)
+                # Where the others go on, there is one host, and more may be lost.
+                grant = self.seen() if self._survives else self.bench.ask(case.sure, prompt)
                 if grant is None:
                     return None
-            if found is not None:
+            if found is not None or self._survives:  # the launcher ends nobody for it
                 break
             if time.monotonic() - began > (_ECHO_S if prompt else _DOOM_S):
                 break
             time.sleep(2e-3)
             heard = heard or (prompt and self._listen())
-        if self._page.ending:
-            return None
         lost, *mine = sorted(self._states(), key=lambda rank: rank.number != self._ranks[at].number)
         numbers = {rank.number for rank in self._ranks}
         mine += [rank for rank in grant.others if rank.number not in numbers]
-        return message(lost, self._host, how(status), grant.tally, mine)
+        told = how(status)
+        return message(lost, self._host, told, grant.tally, mine, goes_on=self._survives)
 
     def seen(self) -> Grant:
         """Return what this host knows, of rank 0's."""
@@ -261,9 +270,10 @@ def main(arguments: list[str]) -> None:
     elif place:
         first, _, port = place.rpartition(":")
         watch.bench = Plea(first, int(port), token)
-    text = watch.run(prompt=prompt == "1")
-    if text is not None:
+    said = False
+    for text in watch.run(prompt=prompt == "1", survives=survives()):
         _speak(text)
-    elif place.isdigit():
+        said = True
+    if not said and place.isdigit():
         time.sleep(ANSWER_S)  # somebody else may be about to speak, and needs an answer
     os._exit(0)

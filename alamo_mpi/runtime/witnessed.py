@@ -23,7 +23,7 @@ from alamo_mpi.runtime.witnesspage import ARMED, BUSY, IDLE, LEAVING, RUNNING, S
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
 
-__all__ = ["BUSY", "IDLE", "RUNNING", "TASK", "Mark", "attend", "mark"]
+__all__ = ["BUSY", "IDLE", "RUNNING", "TASK", "Mark", "attend", "last_task", "mark"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,14 @@ class Mark:
         """Have the end of this rank noticed."""
         self.slot[STATE] = ARMED
 
+    def note_lost(self, ranks: set[int]) -> None:
+        """Add to the lost ranks those of which the witness knows.
+
+        In a program of one host, where rank and place on the page are the same.
+        """
+        if self.page is not None and self.page.nlost > len(ranks):
+            ranks |= self.page.lost()
+
     def leave(self) -> None:
         """Say that this rank's end is nothing to be told."""
         self.slot[STATE] = LEAVING
@@ -84,6 +92,15 @@ _current = _none
 def mark() -> Mark:
     """Return what this rank leaves; local."""
     return _current
+
+
+def last_task(rank: int) -> int | None:
+    """Return the id of the last task that a rank has begun; None if that cannot be seen here.
+
+    In a program of one host, where rank and place on the page are the same.
+    """
+    page = _current.page
+    return None if page is None or not page.name(rank) else int(page.slot(rank)[TASK])
 
 
 def attend(world: World) -> None:

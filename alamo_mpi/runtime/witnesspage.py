@@ -9,8 +9,8 @@ from alamo_mpi.core.loss import Tally
 __all__ = ["ARMED", "BUSY", "IDLE", "LEAVING", "RUNNING", "STATE", "TASK", "Page"]
 
 #: Values of `Page.state`: not watched; to be watched; at its regular end, or at an abort of its
-#: own, which it has said why.
-ABSENT, ARMED, LEAVING = range(3)
+#: own, which it has said why; lost, as the witness has seen.
+ABSENT, ARMED, LEAVING, LOST = range(4)
 IDLE, BUSY = range(2)
 
 _HEAD_NBYTES = 64
@@ -18,8 +18,9 @@ _SLOT_NBYTES = 128
 _NAME_AT, _NAME_NBYTES = 32, 96
 _HEAD_WORDS = _HEAD_NBYTES // 8
 _SLOT_WORDS = _SLOT_NBYTES // 8
-#: Words of the head: whether the program is at its end; tasks done, failed, neither, started.
-_ENDING, _DONE, _FAILED, _UNRUN, _STARTED = range(5)
+#: Words of the head: whether the program is at its end; tasks done, failed, neither, started; how
+#: many ranks the witness has seen die.
+_ENDING, _DONE, _FAILED, _UNRUN, _STARTED, _NLOST = range(6)
 #: Words of a slot.
 STATE, TASK, RUNNING = range(3)
 
@@ -76,6 +77,21 @@ class Page:
     def end(self) -> None:
         """Note that the program is at its end."""
         self.words[_ENDING] = 1
+
+    def lose(self, at: int) -> None:
+        """Note that a rank was lost; the witness does."""
+        self.slot(at)[STATE] = LOST
+        self.words[_NLOST] += 1
+
+    @property
+    def nlost(self) -> int:
+        """Number of ranks that were lost."""
+        return self.words[_NLOST]
+
+    def lost(self) -> set[int]:
+        """Return the slots of ranks that were lost."""
+        nslots = (len(self.words) - _HEAD_WORDS) // _SLOT_WORDS
+        return {at for at in range(nslots) if self.slot(at)[STATE] == LOST}
 
     def count_done(self, count: int) -> None:
         """Count tasks that have a result."""

@@ -44,7 +44,7 @@ from alamo_mpi.core.messages import (
     Value,
     Wake,
 )
-from alamo_mpi.errors import InternalError
+from alamo_mpi.errors import InternalError, WorkerDiedError
 from alamo_mpi.runtime import ends
 from alamo_mpi.runtime.backoff import Backoff
 from alamo_mpi.runtime.door import Door
@@ -145,6 +145,8 @@ class Worker:
         self.client: RemoteService | None = None
         #: Where the processes behind this rank's gateway are, that are clients of batches.
         self.door: Door | None = None
+        #: Ranks that were lost; the transport's own.
+        self.lost: Container[int] = ()
         self._send = send
         self._poll = poll
         self._moving = moving
@@ -334,6 +336,12 @@ class Worker:
         if source is not None and source != self.rank:
             backoff = Backoff()
             while not self._inputs.here(uid):
+                if source in self.lost:
+                    raise WorkerDiedError(
+                        f"The result of task {uid}, which is an argument here, was kept on rank "
+                        f"{source}, which was lost. Run that task again, and this one.",
+                        rank=source,
+                    )
                 if not self._poll():
                     backoff.pause(moving=self._moving())
             value = self._inputs.get(uid)

@@ -235,6 +235,9 @@ class FakeWindow:
     def empty(self, nbytes: int) -> memoryview:
         return memoryview(bytearray(nbytes))
 
+    def check(self, rank: int) -> None:
+        assert 0 <= rank < self.size
+
     def pause(self, attempt: int) -> None:
         assert attempt >= 0
         if self._interleaver is None:

@@ -115,6 +115,10 @@ class Line:
         """Return None: no value is kept in this process."""
         return None
 
+    def is_lost(self, rank: int) -> bool:
+        """Return False: the rank at the other end answers for those that are lost."""
+        return False
+
     def poll(self) -> bool:
         """Return False: the line's thread receives."""
         self.check()
