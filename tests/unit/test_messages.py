@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from alamo_mpi.core import messages
+from alamo_mpi.core import jobmessages, messages
 from alamo_mpi.core.messages import KINDS, Failure, Progress, Recall, Run, tag_of
 
 SAMPLES: dict[str, tuple[Any, ...]] = {
@@ -70,8 +70,9 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
 def test_every_message_has_a_tag_of_its_own() -> None:
     public = {
         item
-        for name in messages.__all__
-        if isinstance(item := getattr(messages, name), type)
+        for module in (messages, jobmessages)
+        for name in module.__all__
+        if isinstance(item := getattr(module, name), type)
         and item is not Failure
         and hasattr(item, "_fields")
     }

@@ -9,7 +9,7 @@ from tests.support.dialogue import RAISED, UNKNOWN, Dialogue
 
 
 def left(talk: Dialogue, rank: int) -> list[tuple[int, bool, bool]]:
-    return [(c.number, waits, begun) for c, waits, begun in talk.scheduler.left_by(rank)]
+    return [(c.number, waits, begun) for c, waits, begun in talk.scheduler.dispatch.left_by(rank)]
 
 
 def test_what_it_had_begun_fails_and_the_rest_goes_to_others() -> None:
