@@ -7,7 +7,9 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,15 @@ import pytest
 import alamo_mpi
 from alamo_mpi import Batch, DDict, Queue
 from alamo_mpi.runtime.manager import Manager
-from tests.mpi.gates import LIMIT_S
+from tests.mpi.gates import LIMIT_S, wait_until
 from tests.support import attached_batches as program
+
+
+@pytest.fixture(autouse=True)
+def no_connection_left(nothing_left: None) -> Iterator[None]:
+    """Let the threads of connections see that their processes have ended, which they have."""
+    yield
+    wait_until(lambda: not any(t.name.startswith("alamo-gateway-") for t in threading.enumerate()))
 
 
 def on_rank(batch: Batch, part: str, folder: Path, *arguments: Any) -> Any:
