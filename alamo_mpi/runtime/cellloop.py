@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from alamo_mpi.errors import SerializationError
-from alamo_mpi.runtime import home
+from alamo_mpi.runtime import home, service
 from alamo_mpi.runtime.cellseat import CellSeat
 from alamo_mpi.runtime.cellstreams import CellStreams
 from alamo_mpi.runtime.celltalk import DONE, FAILED, UP, Assignment
@@ -46,7 +46,9 @@ def _enter_home(rank: int, hosts: tuple[str, ...]) -> None:
     """Be at home at the worker's gateway; it is connected to when a task needs it."""
     told = os.environ.get(VARIABLE)
     if told:
-        home.enter(RemoteHome(parse(told), Welcome(rank, hosts)))
+        mine = RemoteHome(parse(told), Welcome(rank, hosts))
+        home.enter(mine)
+        service.offer(mine.service)
 
 
 class _Functions:

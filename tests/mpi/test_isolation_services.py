@@ -18,7 +18,6 @@ from alamo_mpi import (
     DDict,
     Policy,
     Queue,
-    TaskStateError,
     TaskTimeoutError,
 )
 from tests.mpi.gates import LIMIT_S, wait_until
@@ -114,15 +113,6 @@ def test_one_that_dies_while_it_waits(one: Batch) -> None:
         assert one.function(square, 4).run(LIMIT_S) == 16
 
 
-def makes_a_batch() -> None:
-    Batch()
-
-
-def test_no_program_of_its_own(one: Batch) -> None:
-    with pytest.raises(TaskStateError, match="attached to rank"):
-        one.function(makes_a_batch).run(LIMIT_S)
-
-
 def cpus_and_threads() -> tuple[int, str | None]:
     return len(os.sched_getaffinity(0)), os.environ.get("OPENBLAS_NUM_THREADS")
 
@@ -157,3 +147,37 @@ def test_gpus(one: Batch) -> None:
     assert inside == one.function(alamo_mpi.gpus, isolate=False).run(LIMIT_S)
     one.function(sets, before, isolate=False).run(LIMIT_S)
     died(one.function(kills_itself))
+
+
+def fans_out(n: int) -> list[int]:
+    with Batch() as inner:
+        tasks = [inner.function(square, i) for i in range(n)]
+        total = inner.function(sum_of, *tasks)
+        inner.compile([*tasks, total]).run(LIMIT_S)
+        return [total.result.get(), *(task.result.get() for task in tasks)]
+
+
+def sum_of(*values: int) -> int:
+    return sum(values)
+
+
+def submits_to(batch: Any, x: int) -> int:
+    return int(batch.function(square, x).run(LIMIT_S))
+
+
+def test_it_starts_tasks_and_waits_for_them_on_its_worker_too(one: Batch) -> None:
+    assert one.function(fans_out, 5).run(LIMIT_S) == [30, 0, 1, 4, 9, 16]
+    tasks = [one.function(submits_to, one, i) for i in range(3)]
+    one.compile(tasks).run(LIMIT_S)
+    assert [task.result.get() for task in tasks] == [0, 1, 4]
+
+
+def forgets_a_batch() -> int:
+    batch = Batch()
+    batch.function(square, 2).start()
+    return batch.num_workers
+
+
+def test_a_batch_that_it_forgets_ends_with_it(one: Batch) -> None:
+    assert one.function(forgets_a_batch).run(LIMIT_S) > 0
+    assert one.function(fans_out, 2).run(LIMIT_S) == [1, 0, 1]

@@ -151,11 +151,17 @@ def test_a_task_that_fails_after_its_wait(batch: Batch) -> None:
             assert task.stdout.get() == "begun\n"
 
 
+def begin_and_wait_for(d: DDict[str, int], key: str) -> None:
+    d["begun"] = 1
+    wait_for(d, key)
+
+
 def test_time_that_a_task_waits_is_no_work(recorded: Batch) -> None:
     """The next tasks of its function are not taken for long ones; the record says it all."""
     with DDict() as d:
-        task = recorded.function(wait_for, d, "key")
+        task = recorded.function(begin_and_wait_for, d, "key")
         task.start()
+        wait_for(d, "begun")
         time.sleep(0.05)
         d["key"] = 1
         task.wait()

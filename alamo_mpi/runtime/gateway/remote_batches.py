@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+from _queue import SimpleQueue
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -156,7 +157,8 @@ class AttachedService(RemoteService):
         super().__init__((rank, connection), self._line, hosts, first)
         #: Threads that wait, and run callbacks.
         self._drivers = 0
-        self._due = threading.Event()
+        #: Wakes the thread below: callbacks are due, or notes; finalizers may put here.
+        self._due: SimpleQueue[None] = SimpleQueue()
         self._caller: threading.Thread | None = None
         self._retired = False
         self._pid = os.getpid()
@@ -229,22 +231,31 @@ class AttachedService(RemoteService):
                     holders,
                 )
 
-    def _call_soon(self) -> None:
-        """Have callbacks run that nobody who waits runs."""
+    def _client(self, live: RemoteBatch) -> tuple[RemoteBatch, int]:
         with self._lock:
             if self._caller is None and not self._retired:
                 self._caller = threading.Thread(
                     target=self._call, name="alamo-callbacks", daemon=True
                 )
                 self._caller.start()
-        self._due.set()
+        return super()._client(live)
+
+    def leave(self, live: RemoteBatch, client: int) -> None:
+        """Note that nobody holds a client any more, and have it said."""
+        super().leave(live, client)
+        self._due.put(None)
+
+    def _call_soon(self) -> None:
+        """Have callbacks run that nobody who waits runs."""
+        self._due.put(None)
 
     def _call(self) -> None:
+        """Run what is due while nobody of this process waits; on a thread of its own."""
         while not self._retired:
-            self._due.wait()
-            self._due.clear()
+            self._due.get()
             with contextlib.suppress(GatewayError):  # a callback has logged its own
-                while self.run_callbacks():
+                self.say_notes()
+                while not self._drivers and self.run_callbacks():
                     pass
 
     def _fetch(self, rank: int, key: Key, timeout: float | None) -> tuple[Any] | None:
@@ -266,7 +277,7 @@ class AttachedService(RemoteService):
                 if live.lifecycle.is_open(PRIMARY):
                     self._line.send(self._leaving(live, dropped=False))
         self._line.close()
-        self._due.set()
+        self._due.put(None)
         if self._caller is not None and self._caller is not threading.current_thread():
             self._caller.join(_JOIN_S)
 
