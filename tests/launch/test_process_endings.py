@@ -29,13 +29,13 @@ TREE = """\
 """
 
 
-def run(tmp_path: Path, source: str, nranks: int) -> Run:
+def run(tmp_path: Path, source: str, nranks: int, *, nlost: int = 0) -> Run:
     app = tmp_path / "app.py"
     app.write_text(textwrap.dedent(TREE) + textwrap.dedent(source))
     with start(nranks, ["-m", "alamo_mpi", str(app)], cwd=tmp_path) as going:
         going.wait_for("ready")
         finished = going.finish()
-    finished.check_clean()
+    finished.check_clean(nlost=nlost)
     return finished
 
 
@@ -82,5 +82,6 @@ def test_a_killed_worker_takes_its_programs_along(tmp_path: Path) -> None:
         time.sleep(60)
         """,
         2,
+        nlost=1,
     )
     assert finished.rc != 0, finished
