@@ -22,6 +22,12 @@ _OF_CONNECTIONS = "alamo-gateway-"
 _failed = pytest.StashKey[bool]()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave what is there for good out of the collections after each test: it is most of it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
