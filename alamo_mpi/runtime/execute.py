@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from alamo_mpi.core.messages import INTERRUPTED, Failure, Run
@@ -157,8 +158,8 @@ class Kept:
         self._payloads.clear()
 
 
-class _Isolated:
-    """What runs is called when its function was never unpickled in this process."""
+#: What runs is called this when its function was never unpickled in this process.
+_ISOLATED = SimpleNamespace(__name__="an isolated task")
 
 
 class Executor:
@@ -270,7 +271,7 @@ class Executor:
                 slot[TASK] = uids + position if isinstance(uids, int) else uids[position]
                 if isolated and position in isolated:
                     call, values = self._isolate(), (self._order(work, position, kind, payload),)
-                    named = function or _Isolated
+                    named = function or _ISOLATED
                 else:
                     if function is None and kind != TRAVELS_WITH_TASK:
                         function = self._load(kind)

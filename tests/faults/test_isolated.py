@@ -64,11 +64,11 @@ DEATHS = {
 }
 
 
-def run(app: str, write: Write, nranks: int) -> Run:
+def run(app: str, write: Write, nranks: int, *, nlost: int = 0) -> Run:
     path = write(HEAD, app)
     with start(nranks, ["-m", "alamo_mpi", str(path)], cwd=path.parent) as started:
         finished = started.finish()
-    finished.check_clean()
+    finished.check_clean(nlost=nlost)
     return finished
 
 
@@ -157,7 +157,7 @@ def test_the_program_ends_under_it(how: str, repeat: int, write: Write) -> None:
     started(batch.function(stuck))
     {ENDS[how]}
     """
-    finished = run(app, write, 2)
+    finished = run(app, write, 2, nlost=int("killed" in how))
     assert finished.rc != 0, str(finished)
     assert finished.seconds < START_S + LIMIT_S, str(finished)
 
