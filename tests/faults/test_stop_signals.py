@@ -49,7 +49,7 @@ OPEN = """\
             running.start()
             batch.process(["sh", "-c", "touch program; exec sleep 600"]).start()
             threading.Thread(target=waits, args=(running,)).start()
-            while not (Path("running").exists() and Path("program").exists()):
+            while not (list(Path().glob("running*")) and Path("program").exists()):
                 time.sleep(0.01)
             print("READY", flush=True)
             running.wait()

@@ -12,13 +12,8 @@ pytestmark = pytest.mark.slow
 
 HEAD = """
 import os, sys, time
-from pathlib import Path
 from alamo_mpi import Policy
 from alamo_mpi import Batch
-
-def sleeper(folder):
-    Path(folder, str(os.getpid())).touch()
-    time.sleep(300)
 
 def stuck(comm):
     if comm.rank == 1:
@@ -30,7 +25,8 @@ batch = Batch()
 
 def start(width):
     pmi = Policy(launch="pmi")
-    batch.job(sleeper, (folder,), width, policy=pmi).start()
+    program = f"touch {folder}/$$; exec sleep 600"
+    batch.job("sh", ("-c", program), width, policy=pmi).start()
     while len(os.listdir(folder)) < width:
         time.sleep(0.01)
 """
