@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from alamo_mpi.core.grace import SETTING
 from alamo_mpi.errors import StopSignal
+from alamo_mpi.mpi.launcher import family_of_library
 from alamo_mpi.mpi.supervise import RELAYED
 from alamo_mpi.runtime.runners import Interruption
 from alamo_mpi.runtime.stopping import request
@@ -207,6 +208,9 @@ def _is_free(number: int) -> bool:
     """Tell whether nobody handles a signal: no Python code, and no C code, as of `faulthandler`."""
     if signal.getsignal(number) is not signal.SIG_DFL:
         return False
+    if number == signal.SIGUSR1 and family_of_library() == "MPICH":
+        # MPICH has a C handler for it, from MPI_Init on: for ranks that go on when others are lost.
+        return True
     try:
         with open("/proc/self/status") as file:
             caught = next(line for line in file if line.startswith("SigCgt:"))
