@@ -28,7 +28,7 @@ def main(launches: list[str]) -> None:
         wanted = batch.job("hostname", (), width, policy=Policy(launch="pmi"))
         assert wanted.run() == [0] * width
         hosts = [line.split("] ")[1] for line in sorted(wanted.stdout.get().splitlines())]
-        for placement, width_of in (("spread", 2), ("spread", 3), ("packed", 2)):
+        for placement, width_of in (("spread", 2), ("spread", 3), ("packed", 3)):
             placed = batch.job("hostname", (), width_of, policy=Policy(placement=placement))
             placed.run()
             there = {line.split("] ")[1] for line in placed.stdout.get().splitlines()}

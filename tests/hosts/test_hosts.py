@@ -44,7 +44,7 @@ def test_tasks_run_where_their_data_is(hosts: Hosts, name: str) -> None:
 
 def test_an_error_ends_all_hosts(hosts: Hosts) -> None:
     run = hosts.run(*ON_THREE, PYTHON, "-m", "alamo_mpi", APP + ".missing", timeout_s=60)
-    assert run.returncode not in (0, 124, 137), run
+    assert run.returncode not in (0, 124), run
 
 
 def test_data_moves_between_workers_and_not_through_rank_0(hosts: Hosts) -> None:

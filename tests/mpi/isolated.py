@@ -40,7 +40,8 @@ def died(task: alamo_mpi.Task) -> WorkerDiedError:
         task.result.get(timeout=LIMIT_S)
     error = caught.value
     assert error.uid == task.uid
-    assert error.host == os.uname().nodename
+    assert error.rank is not None
+    assert error.host == alamo_mpi.init().world.hosts[error.rank]
     assert error.rank is not None
     assert error.pid is not None
     assert is_gone(error.pid)
