@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alamo_mpi.errors import LaunchError
+from alamo_mpi.core.seconds import seconds_of
 
 __all__ = ["SETTING", "grace_s"]
 
@@ -26,12 +26,5 @@ def grace_s(text: str) -> float:
     LaunchError
         If it is no positive number.
     """
-    if not text:
-        return _DEFAULT_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise LaunchError(f"{SETTING}={text!r} is no positive number of seconds.")
-    return min(seconds, _LONGEST_S)
+    seconds = seconds_of(SETTING, text)
+    return _DEFAULT_S if seconds is None else min(seconds, _LONGEST_S)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from alamo_mpi.core.messages import Armed, Dump, StackText
-from alamo_mpi.errors import LaunchError
+from alamo_mpi.core.seconds import seconds_of
 from alamo_mpi.runtime.roster import Roster
 from alamo_mpi.runtime.stacks import Stacks, read_of
 from alamo_mpi.runtime.standing import standing
@@ -41,16 +41,7 @@ def stall_timeout_s(environ: Mapping[str, str] = os.environ) -> float | None:
     LaunchError
         If it is no positive number.
     """
-    text = environ.get(SETTING, "")
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise LaunchError(f"{SETTING}={text!r} is no positive number of seconds.")
-    return seconds
+    return seconds_of(SETTING, environ.get(SETTING, ""))
 
 
 class Moves(Protocol):

@@ -42,8 +42,6 @@ def test_item_of_three_gibibytes() -> None:
     with open("/proc/meminfo") as file:
         kib = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
     if shm_gib < 5 or kib < 9 << 20:
-        pytest.skip(
-            f"needs 5 GiB of /dev/shm ({shm_gib:.1f} free) and 9 GiB of memory "
-            f"({kib / (1 << 20):.1f} free)"
-        )
+        free = f"{shm_gib:.1f} and {kib / (1 << 20):.1f} GiB are free"
+        pytest.skip(f"needs 5 GiB of /dev/shm and 9 GiB of memory: {free}")
     run(2, "gibibytes", 0.0, ALAMO_POOL_BYTES=str(2 << 30))

@@ -1,0 +1,26 @@
+"""Settings that are a number of seconds, as their variables have them."""
+
+from __future__ import annotations
+
+from alamo_mpi.errors import LaunchError
+
+__all__ = ["seconds_of"]
+
+
+def seconds_of(setting: str, text: str) -> float | None:
+    """Return what a variable says; None if it is empty.
+
+    Raises
+    ------
+    LaunchError
+        If it is no positive number.
+    """
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise LaunchError(f"{setting}={text!r} is no positive number of seconds.")
+    return seconds
