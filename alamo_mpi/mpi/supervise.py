@@ -71,7 +71,12 @@ def supervise(argv: Sequence[str]) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     environment = {**os.environ, RELAYED: str(int(_RELAY))}
-    launcher = subprocess.Popen(argv, env=environment, preexec_fn=prepare)
+    try:
+        launcher = subprocess.Popen(argv, env=environment, preexec_fn=prepare)
+    except BaseException:
+        # Who goes on would pass them on blocked, to all that it starts.
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
     first, since, killed = 0, 0.0, False
     while (status := launcher.poll()) is None:
         rest_s = max(since + limit_s - time.monotonic(), 0.0) if first else 3600.0

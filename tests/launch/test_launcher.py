@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -273,5 +274,7 @@ def test_a_rank_starts_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_launcher_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPIEXEC", "/nonexistent/mpiexec")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with pytest.raises(LaunchError, match="/nonexistent/mpiexec cannot be started"):
         exec_ranks(2, ["python"])
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
