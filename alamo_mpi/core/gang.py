@@ -6,6 +6,8 @@
    it starts as soon as as many workers as it needs have ended what they had.
 3. A worker that comes from a job is not held back while tasks wait that need one worker only: it
    runs one chunk of them first.  So a row of jobs does not starve those either.
+4. A job that is to be spread waits until there is an idle worker on as many hosts as can be, and
+   takes one of each in turn; the others take neighbours where there is a choice.
 
 Who the idle workers are, and who is taken by a job, `core.crew` knows.
 """
