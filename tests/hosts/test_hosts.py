@@ -44,7 +44,7 @@ def test_tasks_run_where_their_data_is(hosts: Hosts, name: str) -> None:
 
 def test_an_error_ends_all_hosts(hosts: Hosts) -> None:
     run = hosts.run(*ON_THREE, PYTHON, "-m", "alamo_mpi", APP + ".missing", timeout_s=60)
-    assert run.returncode not in (0, 124), run
+    assert run.returncode not in (0, 124, 137), run
 
 
 def test_data_moves_between_workers_and_not_through_rank_0(hosts: Hosts) -> None:
@@ -96,8 +96,11 @@ def test_a_host_that_crashes_ends_the_program(hosts: Hosts, shared: Path) -> Non
 @pytest.mark.parametrize("victim", [1, 2])
 def test_a_lost_rank_is_named_by_its_host(hosts: Hosts, victim: int) -> None:
     """Once, though each host has its witness, with what rank 0's host knows."""
+    began = time.monotonic()
     run = hosts.run(*ON_THREE, PYTHON, "-m", "alamo_mpi", LOST, str(victim), timeout_s=90)
-    assert run.returncode not in (0, 124, 137), run
+    # Open MPI's status for a rank that was killed is 137, as of a run that was ended by its limit.
+    assert time.monotonic() - began < 60, run
+    assert run.returncode != 0, run
     (said,) = re.findall(r"alamo_mpi: rank .* was lost: .*", run.stderr)
     where = f"rank {victim} (host node{victim + 1}, process "
     assert where in said, said
