@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import socket
 import threading
@@ -12,14 +11,12 @@ from typing import TextIO
 
 from alamo_mpi.core.loss import Grant, Rank, Tally
 
-__all__ = ["ANSWER_S", "TOKEN", "Court", "Plea"]
+__all__ = ["ANSWER_S", "Court", "Plea"]
 
 #: The host of a rank that was lost asks within this time of those that were ended for it.
 _DEFER_S = 0.1
 _CONNECT_S = 5.0
 ANSWER_S = 0.3
-#: The variable by which a witness is told what proves that it belongs to this program.
-TOKEN = "ALAMO_WITNESS_TOKEN"
 _END = "MPI does not go on without it: all ranks end now.\n"
 
 
@@ -62,6 +59,8 @@ class Court:
             threading.Thread(target=self._answer, args=(connection, token), daemon=True).start()
 
     def _answer(self, connection: socket.socket, token: str) -> None:
+        import hmac  # loads OpenSSL, for which the start of a program on one host has no time
+
         with (
             contextlib.suppress(OSError, ValueError),
             connection,

@@ -28,13 +28,20 @@ from collections.abc import Iterator, Sequence
 
 from alamo_mpi.core.loss import Case, Grant, Rank, message, verdict
 from alamo_mpi.mpi.announced import survives
-from alamo_mpi.runtime.court import ANSWER_S, TOKEN, Court, Plea
-from alamo_mpi.runtime.witnesspage import ARMED, BUSY, RUNNING, STATE, TASK, Page
+from alamo_mpi.runtime.court import ANSWER_S, Court, Plea
+from alamo_mpi.runtime.witnesspage import (
+    ARMED,
+    BUSY,
+    HEARD,
+    RUNNING,
+    STATE,
+    TASK,
+    TOKEN,
+    Page,
+)
 
-__all__ = ["HEARD", "how", "main"]
+__all__ = ["how", "main"]
 
-#: Signals that reach all ranks when somebody ends the program.
-HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: So long a signal that was heard explains the end of a rank.
 _MEMORY_S = 10.0
 #: A signal for all ranks reaches the ear within this time of the first that dies of it.
@@ -246,9 +253,6 @@ def main(arguments: list[str]) -> None:
     there are several hosts, on the first a listening socket, and on the others where that is; of
     each rank of the host its number, its process and our end of its pipe.
     """
-    # The rank waits for this process alone, and only until here.
-    if os.fork():
-        os._exit(0)
     heard, say = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     child = os.fork()
     if child:

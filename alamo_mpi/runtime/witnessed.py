@@ -6,19 +6,26 @@ import fcntl
 import logging
 import os
 import resource
-import secrets
 import signal
 import socket
-import subprocess
 import sys
 from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alamo_mpi.core.launch import scrubbed
-from alamo_mpi.runtime.court import TOKEN
-from alamo_mpi.runtime.witness import HEARD
-from alamo_mpi.runtime.witnesspage import ARMED, BUSY, IDLE, LEAVING, RUNNING, STATE, TASK, Page
+from alamo_mpi.runtime.witnesspage import (
+    ARMED,
+    BUSY,
+    HEARD,
+    IDLE,
+    LEAVING,
+    RUNNING,
+    STATE,
+    TASK,
+    TOKEN,
+    Page,
+)
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
@@ -29,10 +36,14 @@ logger = logging.getLogger(__name__)
 
 #: Below this, or the limit, the descriptor that tells the end of this process.
 _HIGH_FD = 500
-#: The program of the witness.  Nothing of the user's is imported there, nor MPI.
+#: The program of the witness.  Nothing of the user's is imported there, nor MPI.  It forks before
+#: it imports anything: the rank waits for the first process alone.
 _PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from alamo_mpi.runtime.witness import main; main(sys.argv[2:])"
+    "import os, sys\n"
+    "if os.fork(): os._exit(0)\n"
+    "sys.path.insert(0, sys.argv[1])\n"
+    "from alamo_mpi.runtime.witness import main\n"
+    "main(sys.argv[2:])\n"
 )
 _ROOT = str(Path(__file__).parents[2])
 
@@ -126,7 +137,7 @@ def attend(world: World) -> None:
             fds.append(writing)
     first = world.rank == 0 and len(mine) < world.size
     server = socket.create_server(("", 0)) if first else None
-    court = (server.getsockname()[1], secrets.token_hex(16)) if server is not None else None
+    court = (server.getsockname()[1], os.urandom(16).hex()) if server is not None else None
     told = world.comm.allgather((os.getpid(), fds, court))
     pids, offered = [told[rank][0] for rank in mine], told[mine[0]][1]
     at = mine.index(world.rank)
@@ -183,6 +194,8 @@ def _start(
     triples: list[str],
 ) -> None:
     """Start the witness, which is nobody's child as soon as this returns."""
+    import subprocess  # on one rank of a host only
+
     prompt = "0" if "OMPI_COMM_WORLD_SIZE" in os.environ else "1"
     place, token = "", ""
     if court is not None:

@@ -1,12 +1,21 @@
-"""What the ranks of a host leave for their witness: a page of shared memory."""
+"""What the ranks of a host leave for their witness: a page of shared memory, and names."""
 
 from __future__ import annotations
 
 import mmap
+import signal
 
 from alamo_mpi.core.loss import Tally
 
-__all__ = ["ARMED", "BUSY", "IDLE", "LEAVING", "RUNNING", "STATE", "TASK", "Page"]
+__all__ = [
+    *("ARMED", "BUSY", "HEARD", "IDLE", "LEAVING", "RUNNING", "STATE", "TASK", "TOKEN"),
+    "Page",
+]
+
+#: Signals that reach all ranks when somebody ends the program.
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: The variable by which a witness is told what proves that it belongs to this program.
+TOKEN = "ALAMO_WITNESS_TOKEN"
 
 #: Values of `Page.state`: not watched; to be watched; at its regular end, or at an abort of its
 #: own, which it has said why; lost, as the witness has seen.
