@@ -12,8 +12,6 @@ allocation ``alamo-mpi run`` takes N from it.
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -24,21 +22,10 @@ __all__ = ["main", "run"]
 RUN = "alamo-mpi run"
 OURS = ("-m", "alamo_mpi")
 
-_EPILOG = """\
-Ranks 1 to N-1 are workers; the program runs once, on rank 0. The usual start is
-  mpiexec -n N python -m alamo_mpi app.py
-and -n N finds the mpiexec for you. MPIEXEC in the environment overrides which one."""
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``alamo-mpi``; the entry point of the package."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="alamo-mpi", description=_description())
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("run", add_help=False, help="run a program on the ranks of an MPI job")
-    commands.add_parser("doctor", add_help=False, help="say what works here, and how fast")
-    commands.add_parser("slurm", add_help=False, help="print a batch script for Slurm")
     if arguments[:1] == ["run"]:
         run(arguments[1:], prog=RUN)
     elif arguments[:1] == ["doctor"]:
@@ -50,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         slurm(arguments[1:])
     else:
-        parser.parse_args(arguments)
+        from alamo_mpi.options import command_parser
+
+        command_parser().parse_args(arguments)
 
 
 def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_mpi") -> None:
@@ -65,7 +54,21 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     own, program = split_program(arguments, valued=("-n", "--wrapper"))
-    parser = _run_parser(prog)
+    # A rank that a launcher has started has none of our options, and parsers take long to load.
+    if own or not program or prog == RUN:
+        _start_if_asked(own, program, prog)
+    from alamo_mpi.application import run_program
+
+    run_program(program)
+
+
+def _start_if_asked(own: list[str], program: list[str], prog: str) -> None:
+    """Become the launcher if the options ask for ranks, or the allocation has them."""
+    import shlex
+
+    from alamo_mpi.options import run_parser
+
+    parser = run_parser(prog)
     options = parser.parse_args(own)
     if not program:
         parser.error("which program? Name a file, or -m and a module.")
@@ -80,9 +83,6 @@ def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m alamo_
             options.survive,
             [*shlex.split(options.wrapper), *_interpreter(), *OURS, *program],
         )
-    from alamo_mpi.application import run_program
-
-    run_program(program)
 
 
 def _ranks_of_allocation() -> int | None:
@@ -118,51 +118,6 @@ def _interpreter() -> list[str]:
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
     return [sys.executable, *_args_from_interpreter_flags()]
-
-
-def _run_parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        usage=f"{prog} [-h] [--version] [-n N [--survive] [--wrapper CMD]] "
-        "(app.py | -m MODULE) [ARG ...]",
-        description=_description(),
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=_version())
-    parser.add_argument(
-        "-n", dest="nranks", metavar="N", type=_count, help="start N ranks by the MPI's launcher"
-    )
-    parser.add_argument(
-        "--survive",
-        action="store_true",
-        help="with -n: go on when a worker is lost (Open MPI 5, one host)",
-    )
-    parser.add_argument(
-        "--wrapper",
-        metavar="CMD",
-        default="",
-        help="with -n: what each rank is started by, such as launch/gpu.sh",
-    )
-    return parser
-
-
-def _count(text: str) -> int:
-    nranks = int(text)
-    if nranks < 1:
-        raise argparse.ArgumentTypeError("at least one rank is needed")
-    return nranks
-
-
-def _description() -> str:
-    return "Run a sequential-looking Python program in parallel on the ranks of an MPI job."
-
-
-def _version() -> str:
-    import alamo_mpi
-
-    return f"alamo_mpi {alamo_mpi.__version__}"
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ TOP_LEVEL = {
     "cli": "top",
     "commandline": "top",
     "doctorcommand": "top",
+    "options": "top",
     "slurmcommand": "top",
 }
 
