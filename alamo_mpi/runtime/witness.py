@@ -53,6 +53,9 @@ _DOOM_S = 0.1
 _STATUS_S = 0.05
 _KILL_BIT = 1 << (signal.SIGKILL - 1)
 _PF_EXITING = 0x4
+#: With this Open MPI ends a rank at which a connection was closed (MPI_ERR_UNKNOWN): where a host
+#: goes down, other ranks may be seen to end before it.
+_CUT_OFF = 14
 #: ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15): mask, cgroup, 11 numbers, exit status.
 _GET_INFO = 0xC040FF0B
 _INFO_EXIT = 1 << 3
@@ -178,6 +181,8 @@ def how(status: int | None) -> str:
     """Say how a process has ended."""
     if status is None:
         return "its process is gone"
+    if status == _CUT_OFF:
+        return "its process exited with status 14, with Open MPI for a lost connection to another"
     if status >= 0:
         return f"its process exited with status {status}"
     with contextlib.suppress(ValueError):
