@@ -85,6 +85,11 @@ in_venv() {
 
 declare -a names=() results=() durations=()
 failures=0
+# Failed tests of the step, added by tests/conftest.py, and of all steps, shown with the summary.
+notes=$(mktemp -d)
+export ALAMO_FAILED_TESTS=$notes/step
+failed=$notes/all
+: >"$ALAMO_FAILED_TESTS"
 
 # step NAME COMMAND...: run it, remember how it went and how long it took.
 step() {
@@ -94,6 +99,8 @@ step() {
     "$@" || rc=$?
     if [ "$rc" != 0 ]; then
         failures=$((failures + 1))
+        printf '%s\n' "$name" | cat - "$ALAMO_FAILED_TESTS" >>"$failed"
+        : >"$ALAMO_FAILED_TESTS"
         result="FAILED ($rc)"
         [ "$rc" != 124 ] || result="FAILED (over $LIMIT_S s)"
         say "$name: $result"
@@ -108,6 +115,7 @@ skip() {
 
 summary() {
     local i
+    [ ! -s "$failed" ] || printf '\nwhat failed\n%s\n' "$(cat "$failed")"
     printf '\n%-28s %8s  %s\n' part seconds result
     for i in "${!names[@]}"; do
         printf '%-28s %8d  %s\n' "${names[i]}" "${durations[i]}" "${results[i]}"
@@ -125,6 +133,7 @@ ALAMO_RUN_MARKER=run-$$-$RANDOM$RANDOM
 export ALAMO_RUN_MARKER
 before=$(leftovers snapshot)
 trap 'leftovers check "$ALAMO_RUN_MARKER" "$before"; exit 130' INT TERM
+trap 'rm -rf -- "$notes"' EXIT
 
 # ------------------------------------------------------------------------ parts
 

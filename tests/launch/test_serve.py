@@ -12,7 +12,7 @@ from tests.support.mpirun import Run, mpirun
 pytestmark = pytest.mark.slow
 
 HEAD = """\
-    import signal, sys, threading, time
+    import signal, sys, threading, time, traceback
     from pathlib import Path
     from mpi4py import MPI
     import alamo_mpi
@@ -30,6 +30,12 @@ HEAD = """\
     def say(*words):                                   # in one piece, whatever other ranks say
         sys.stdout.write(" ".join(map(str, words)) + "\\n")
         sys.stdout.flush()
+
+    def show(*error):       # every rank of a host program shows its error: Python's hook, in bits
+        sys.stderr.write("".join(traceback.format_exception(*error)))
+        sys.stderr.flush()
+
+    sys.excepthook = show
     """
 
 
