@@ -254,6 +254,6 @@ def _check_launch(launch: str, target: str | Callable[..., Any], *, plain: bool)
 
 
 def _speaks_no_pmi1() -> bool:
-    from alamo_mpi.mpi.launcher import family_of_library
+    from alamo_mpi.mpi.library import family_of_library
 
     return family_of_library() == "Open MPI"

@@ -74,7 +74,8 @@ class _Version(argparse.Action):
     ) -> None:
         import alamo_mpi
 
-        parser.exit(message=f"alamo_mpi {alamo_mpi.__version__}\n")
+        print(f"alamo_mpi {alamo_mpi.__version__}")
+        parser.exit()
 
 
 def _count(text: str) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from alamo_mpi.core.policy import Policy, eligible
 from alamo_mpi.runtime.confined import Confined, Limits, can_limit_threads
 from alamo_mpi.task import Accesses, Task, _Function
 
 if TYPE_CHECKING:
     from alamo_mpi.batch import Batch
+    from alamo_mpi.core.policy import Policy
 
 __all__ = [
     "_Placed",
@@ -59,6 +59,8 @@ def ranks_for(batch: Batch, policy: Policy | None, *, masks: bool) -> frozenset[
     """
     if policy is None:
         return None
+    from alamo_mpi.core.policy import Policy, eligible  # loaded where there is one
+
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a Policy, not {policy!r}")
     if not batch._live.ranks:

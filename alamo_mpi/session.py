@@ -139,7 +139,7 @@ def _start_program() -> Session:
     from alamo_mpi.runtime.device import inventory
     from alamo_mpi.runtime.gateway.listener import open_gateway
     from alamo_mpi.runtime.pool import open_pool
-    from alamo_mpi.runtime.witnessed import attend
+    from alamo_mpi.runtime.witnessed import attend, attended
     from alamo_mpi.startline import log_start
 
     world = World(about=inventory())
@@ -174,6 +174,7 @@ def _start_program() -> Session:
         )
     log_start(world, pool)
     session = _open(world)
+    attended()
     ProgramEnd(session).install()
     return session
 
@@ -210,7 +211,9 @@ def _serve(world: World) -> None:
     """Run this rank as a worker until rank 0 says stop."""
     previous = _ignore_interrupts()  # before the imports, which take a while
     from alamo_mpi.runtime import device, serving
+    from alamo_mpi.runtime.witnessed import attended
 
+    attended()
     _process.serving = world
     try:
         with device.visible(device.shared(world.hosts, world.told)[world.rank]):

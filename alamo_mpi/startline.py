@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from alamo_mpi.core.launch import choose_launch
@@ -36,6 +35,8 @@ def start_line(world: World, pool: Pool) -> str:
     """Return the line: ranks, launcher, MPI, threads, memory pool, how jobs start, GPUs; local."""
     library = library_facts()
     launcher = ranks_of_launcher(os.environ)
+    import shutil  # loaded where the line is wanted
+
     in_slurm = "SLURM_JOB_ID" in os.environ and shutil.which("srun") is not None
     nap_ms = longest_nap_s(world.one_node) * 1e3
     parts = [

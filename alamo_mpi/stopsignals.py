@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from alamo_mpi.core.grace import SETTING
 from alamo_mpi.errors import StopSignal
-from alamo_mpi.mpi.launcher import family_of_library
-from alamo_mpi.mpi.supervise import RELAYED
+from alamo_mpi.mpi.announced import RELAYED
+from alamo_mpi.mpi.library import family_of_library
 from alamo_mpi.runtime.runners import Interruption
 from alamo_mpi.runtime.stopping import request
 from alamo_mpi.runtime.turn import seat

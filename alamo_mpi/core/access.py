@@ -19,7 +19,6 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Hashable
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Protocol, TypeAlias
 
@@ -62,8 +61,23 @@ class Hazard(enum.IntFlag):
     VALUE = 16
 
 
-@dataclass(frozen=True)
-class CommunicationDomain:
+class _Constant:
+    """An object whose fields stay; with less to load than ``dataclass(frozen=True)``."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(
+            f"A {type(self).__name__} cannot be changed: make another one with the {name} you want."
+        )
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({fields})"
+
+
+class CommunicationDomain(_Constant):
     """Which pairs of accesses to one channel must keep the order of the sequential program.
 
     Parameters
@@ -84,18 +98,29 @@ class CommunicationDomain:
         If an argument is not a ``bool``.
     """
 
-    rar: bool = False
-    raw: bool = True
-    war: bool = True
-    waw: bool = True
+    rar: bool
+    raw: bool
+    war: bool
+    waw: bool
 
-    def __post_init__(self) -> None:
-        for name in ("rar", "raw", "war", "waw"):
-            value = getattr(self, name)
+    def __init__(
+        self, rar: bool = False, raw: bool = True, war: bool = True, waw: bool = True
+    ) -> None:
+        fields = {"rar": rar, "raw": raw, "war": war, "waw": waw}
+        for name, value in fields.items():
             if not isinstance(value, bool):
                 raise TypeError(
                     f"CommunicationDomain({name}=...) must be True or False, not {value!r}."
                 )
+        self.__dict__.update(fields)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CommunicationDomain):
+            return NotImplemented
+        return self.hazards == other.hazards
+
+    def __hash__(self) -> int:
+        return hash((self.rar, self.raw, self.war, self.waw))
 
     @property
     def hazards(self) -> Hazard:
@@ -112,8 +137,7 @@ class CommunicationDomain:
         return chosen
 
 
-@dataclass(frozen=True)
-class CommunicationObject:
+class CommunicationObject(_Constant):
     """An object of the user's own through which tasks communicate, known by its identity.
 
     Parameters
@@ -144,19 +168,28 @@ class CommunicationObject:
     domain: CommunicationDomain
     identity: Hashable
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.domain, CommunicationDomain):
+    def __init__(self, domain: CommunicationDomain, identity: Hashable) -> None:
+        if not isinstance(domain, CommunicationDomain):
             raise TypeError(
                 "CommunicationObject(domain, identity): domain must be a CommunicationDomain, "
-                f"not {self.domain!r}."
+                f"not {domain!r}."
             )
         try:
-            hash(self.identity)
+            hash(identity)
         except TypeError:
             raise TypeError(
                 "CommunicationObject(domain, identity): identity must be hashable, "
-                f"and {self.identity!r} is not."
+                f"and {identity!r} is not."
             ) from None
+        self.__dict__.update(domain=domain, identity=identity)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CommunicationObject):
+            return NotImplemented
+        return (self.domain, self.identity) == (other.domain, other.identity)
+
+    def __hash__(self) -> int:
+        return hash((self.domain, self.identity))
 
 
 class Communicates(Protocol):

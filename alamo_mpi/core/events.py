@@ -3,7 +3,7 @@
 Times are seconds of any monotonic clock; the caller reads it.
 """
 
-from __future__ import annotations
+# Annotations are objects here, not text: NamedTuple would compile each one, on every rank.
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -27,7 +27,6 @@ all its accesses and only then is entered, so that it never waits for itself.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from alamo_mpi.core.access import Hazard
@@ -46,7 +45,6 @@ _NEVER = 1 << 62
 USUAL = _RAW | _WAR | _WAW
 
 
-@dataclass(slots=True)
 class AccessList:
     """The accesses of a list of tasks to integer resources, task by task.
 
@@ -66,14 +64,26 @@ class AccessList:
         The nearest accessed resource that covers each one, or -1; empty if there are none.
     """
 
-    reads: array[int] = field(default_factory=lambda: array("i"))
-    read_stop: array[int] = field(default_factory=lambda: array("i"))
-    writes: array[int] = field(default_factory=lambda: array("i"))
-    write_stop: array[int] = field(default_factory=lambda: array("i"))
-    nresources: int = 0
-    values: array[int] = field(default_factory=lambda: array("q"))
-    ordered: bytearray = field(default_factory=bytearray)
-    parent: array[int] = field(default_factory=lambda: array("i"))
+    __slots__ = (
+        "nresources",
+        "ordered",
+        "parent",
+        "read_stop",
+        "reads",
+        "values",
+        "write_stop",
+        "writes",
+    )
+
+    def __init__(self) -> None:
+        self.reads = array("i")
+        self.read_stop = array("i")
+        self.writes = array("i")
+        self.write_stop = array("i")
+        self.nresources = 0
+        self.values = array("q")
+        self.ordered = bytearray()
+        self.parent = array("i")
 
     @property
     def ntasks(self) -> int:

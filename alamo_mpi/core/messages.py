@@ -40,7 +40,7 @@ argument list) as it is; ``bytes``, a pickle; a ``list``, a pickle followed by i
 buffers, each either a buffer or the ``int`` name of a blob that the worker already has.
 """
 
-from __future__ import annotations
+# Annotations are objects here, not text: NamedTuple would compile each one, on every rank.
 
 from typing import Any, NamedTuple
 

@@ -17,7 +17,7 @@ about who is not known to, so that is never called a circle.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from alamo_mpi.core.chunk import Chunk
 from alamo_mpi.core.program import Program
@@ -29,14 +29,13 @@ __all__ = ["Node", "Waits", "Want"]
 Node = tuple[Program, int]
 
 
-@dataclass(frozen=True)
-class Want:
+class Want(NamedTuple):
     """What a task waits for: all of these tasks."""
 
     #: Gives the programs; of a batch they change while it is waited for.
     programs: Callable[[], Sequence[Program]]
     #: Which task of the one program; None for all tasks.
-    index: int | None
+    only: int | None
     #: What to call it.
     name: str
 
@@ -150,7 +149,7 @@ class Waits:
         """Yield the tasks that wait themselves, of those that have to end before a wait is over."""
         before: dict[Program, set[int] | None] = {}
         for program in want.programs():
-            _add(before, program, want.index)
+            _add(before, program, want.only)
         for uid, ((program, index), _) in waiting.items():
             # One that was given up waits no longer than until it hears of that.
             if program in before and not program.gives_up(index):
@@ -178,7 +177,7 @@ def _unfinished(want: Want) -> list[Node]:
     """Return all tasks that have to end before a wait is over."""
     before: dict[Program, set[int] | None] = {}
     for program in want.programs():
-        _add(before, program, want.index)
+        _add(before, program, want.only)
     return [
         (program, index)
         for program, some in before.items()

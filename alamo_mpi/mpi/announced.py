@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 __all__ = [
+    "RELAYED",
     "SURVIVE",
     "Mark",
     "mark_of_launcher",
@@ -20,6 +21,8 @@ __all__ = [
     "survives",
 ]
 
+#: The number of the signal that stands for SIGTERM; set by `alamo_mpi.mpi.supervise`.
+RELAYED = "ALAMO_STANDS_FOR_SIGTERM"
 #: Set by ``alamo-mpi run --survive``.
 SURVIVE = "ALAMO_SURVIVE"
 

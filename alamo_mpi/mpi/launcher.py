@@ -19,25 +19,24 @@ from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.allocation import allocation_of, offered_interfaces, srun_for
 from alamo_mpi.mpi.announced import SURVIVE, ranks_of_launcher
 from alamo_mpi.mpi.asking import answer_of
+from alamo_mpi.mpi.library import family_of_library, loaded_library
 from alamo_mpi.mpi.supervise import kills_at_once, supervise
 
 __all__ = [
     "Launcher",
     "check_singleton",
     "exec_ranks",
-    "family_of_library",
     "find_launcher",
     "launch_command",
-    "loaded_library",
     "misfit",
 ]
 
-#: By family: what its launcher prints for ``--version``, and what its library calls itself.
-_FAMILIES = {
-    "Open MPI": (re.compile(r"Open MPI|OpenRTE|PRRTE"), re.compile(r"Open MPI")),
-    "Cray MPICH": (re.compile(r"PALS|CRAY MPICH"), re.compile(r"CRAY MPICH")),
-    "Intel MPI": (re.compile(r"Intel\(R\) MPI"), re.compile(r"Intel\(R\) MPI")),
-    "MPICH": (re.compile(r"HYDRA|MPICH|mpich"), re.compile(r"MPICH|MVAPICH")),
+#: By family: what its launcher prints for ``--version``.
+_SAYS = {
+    "Open MPI": re.compile(r"Open MPI|OpenRTE|PRRTE"),
+    "Cray MPICH": re.compile(r"PALS|CRAY MPICH"),
+    "Intel MPI": re.compile(r"Intel\(R\) MPI"),
+    "MPICH": re.compile(r"HYDRA|MPICH|mpich"),
 }
 
 _NAMES = ("mpiexec", "mpirun", "mpiexec.hydra", "mpiexec.mpich", "mpiexec.openmpi")
@@ -244,36 +243,6 @@ def misfit() -> LaunchError:
     )
 
 
-def family_of_library() -> str:
-    """Return the family of the MPI library of mpi4py, as in `Launcher.family`; starts no MPI."""
-    return loaded_library()[0]
-
-
-def loaded_library() -> tuple[str, str]:
-    """Return family and path of the MPI library of mpi4py, loading it without MPI_Init."""
-    import mpi4py
-
-    mpi4py.rc.initialize = False  # of no effect where MPI runs already
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise LaunchError(
-            f"mpi4py finds no MPI library ({error}). Install one: pip install 'alamo-mpi[mpich]'"
-        ) from error
-    version = MPI.Get_library_version()
-    family = next((name for name, (_, own) in _FAMILIES.items() if own.search(version)), "")
-    return family, _library_path()
-
-
-def _library_path() -> str:
-    try:
-        maps = Path("/proc/self/maps").read_text(errors="replace")
-    except OSError:
-        return ""
-    found = re.search(r"/\S*/libmpi(?:ch)?(?:_abi)?\.so[.\d]*$", maps, re.MULTILINE)
-    return found.group() if found else ""
-
-
 def _candidates(library: str, path: str) -> Iterator[str]:
     """Yield launchers in order of trust, each file once."""
     folders = [os.path.join(sys.prefix, "bin")]
@@ -292,4 +261,4 @@ def _candidates(library: str, path: str) -> Iterator[str]:
 
 def _family_of_command(path: str) -> str:
     text = answer_of(path, "--version")
-    return next((name for name, (command, _) in _FAMILIES.items() if command.search(text)), "")
+    return next((name for name, says in _SAYS.items() if says.search(text)), "")

@@ -39,7 +39,7 @@ def library_facts() -> LibraryFacts:
     import mpi4py
     from mpi4py import MPI
 
-    from alamo_mpi.mpi.launcher import loaded_library
+    from alamo_mpi.mpi.library import loaded_library
     from alamo_mpi.mpi.world import THREAD_LEVELS
 
     family, path = loaded_library()

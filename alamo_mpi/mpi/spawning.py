@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mpi4py import MPI
 
 from alamo_mpi.errors import LaunchError
-from alamo_mpi.mpi.launcher import family_of_library
+from alamo_mpi.mpi.library import family_of_library
 from alamo_mpi.mpi.world import World
 
 __all__ = ["check_spawn", "spawn"]

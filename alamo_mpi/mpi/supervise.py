@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from alamo_mpi.core.grace import SETTING, grace_s
+from alamo_mpi.mpi.announced import RELAYED
 
-__all__ = ["RELAYED", "kills_at_once", "supervise"]
+__all__ = ["kills_at_once", "supervise"]
 
-#: In the environment of the ranks: the number of the signal that stands for SIGTERM.
-RELAYED = "ALAMO_STANDS_FOR_SIGTERM"
+#: Stands for SIGTERM.
 _RELAY = signal.SIGUSR1
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)

@@ -1,15 +1,19 @@
-"""Of the witnesses of several hosts, which one speaks: one of them decides."""
+"""Of the witnesses of several hosts, which one speaks: one of them decides.
+
+What they talk by is loaded where there are several hosts: all ranks start while this is imported.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import socket
 import threading
 from collections.abc import Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from alamo_mpi.core.loss import Grant, Rank, Tally
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["ANSWER_S", "Court", "Plea"]
 
@@ -59,7 +63,8 @@ class Court:
             threading.Thread(target=self._answer, args=(connection, token), daemon=True).start()
 
     def _answer(self, connection: socket.socket, token: str) -> None:
-        import hmac  # loads OpenSSL, for which the start of a program on one host has no time
+        import hmac
+        import json
 
         with (
             contextlib.suppress(OSError, ValueError),
@@ -80,6 +85,8 @@ class Plea:
     """On the other hosts: asks the court, or trusts what is sure where that cannot be reached."""
 
     def __init__(self, host: str, port: int, token: str) -> None:
+        import socket
+
         self._lines: TextIO | None = None
         self._connection: socket.socket | None = None
         with contextlib.suppress(OSError):
@@ -92,6 +99,8 @@ class Plea:
 
     def ask(self, sure: bool, prompt: bool) -> Grant | None:
         """As `Court.ask`."""
+        import json
+
         with contextlib.suppress(OSError, ValueError):
             if self._lines is not None:
                 _say(self._lines, [sure, prompt])
@@ -118,5 +127,7 @@ class Plea:
 
 
 def _say(lines: TextIO, what: object) -> None:
+    import json
+
     lines.write(json.dumps(what) + "\n")
     lines.flush()

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from alamo_mpi.core.jobmessages import Enlist, SpawnTurn
 from alamo_mpi.core.launch import choose_launch, scrubbed
-from alamo_mpi.mpi.launcher import Launcher, family_of_library, find_launcher
+from alamo_mpi.mpi.launcher import Launcher, find_launcher
+from alamo_mpi.mpi.library import family_of_library
 from alamo_mpi.mpi.spawning import check_spawn, spawn
 from alamo_mpi.runtime import jobwrapper
 from alamo_mpi.runtime.jobsite import WRAPPER, JobSite

@@ -20,7 +20,7 @@ from alamo_mpi.core.blocks import Allocator
 from alamo_mpi.core.layout import MAX_ARENA_BYTES, MAX_RANKS, UNIT
 from alamo_mpi.core.messages import Wake
 from alamo_mpi.errors import DDictError, LaunchError
-from alamo_mpi.mpi.launcher import family_of_library
+from alamo_mpi.mpi.library import family_of_library
 from alamo_mpi.mpi.window import MpiWindow
 from alamo_mpi.runtime import home
 from alamo_mpi.runtime.home import SETTING

@@ -21,7 +21,6 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -60,6 +59,8 @@ _CUT_OFF = 14
 _GET_INFO = 0xC040FF0B
 _INFO_EXIT = 1 << 3
 _INFO = struct.Struct("QQ11Ii")
+#: In place of the pidfd of a process that had ended before it could be opened.
+_GONE = -1
 
 
 class _Watch:
@@ -88,11 +89,14 @@ class _Watch:
         #: Descriptor -> whose end it tells.
         self._whose: dict[int, int] = {}
         for at, (rank, pipe) in enumerate(zip(ranks, pipes, strict=True)):
+            told = [pipe]
+            self._alive[at] = _GONE
             with contextlib.suppress(OSError):  # gone already, or of another pid namespace
                 self._alive[at] = os.pidfd_open(rank.pid)
-                for fd in (self._alive[at], pipe):
-                    self._whose[fd] = at
-                    self._poll.register(fd, select.EPOLLIN)
+                told.append(self._alive[at])
+            for fd in told:
+                self._whose[fd] = at
+                self._poll.register(fd, select.EPOLLIN)
 
     def run(self, *, prompt: bool, survives: bool = False) -> Iterator[str]:
         """Wait for the ranks' ends; yield what is to be said of them."""
@@ -274,6 +278,8 @@ def main(arguments: list[str]) -> None:
     watch = _Watch(page, ranks, pipes, host, heard)
     token = os.environ.get(TOKEN, "")
     if place.isdigit():
+        import socket
+
         court = watch.bench = Court(watch.seen)
         court.serve(socket.socket(fileno=int(place)), token)
     elif place:

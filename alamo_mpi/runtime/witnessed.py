@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -28,14 +27,18 @@ from alamo_mpi.runtime.witnesspage import (
 )
 
 if TYPE_CHECKING:
+    import subprocess
+
     from alamo_mpi.mpi.world import World
 
-__all__ = ["BUSY", "IDLE", "RUNNING", "TASK", "Mark", "attend", "last_task", "mark"]
+__all__ = ["BUSY", "IDLE", "RUNNING", "TASK", "Mark", "attend", "attended", "last_task", "mark"]
 
 logger = logging.getLogger(__name__)
 
-#: Below this, or the limit, the descriptor that tells the end of this process.
-_HIGH_FD = 500
+#: From here on is the descriptor that tells the end of this process.  The table of descriptors
+#: that a process begins with has 64 places, and growing it takes some 30 ms once MPI has threads:
+#: the kernel waits until no core reads the old one.
+_HIGH_FD = 56
 #: The program of the witness.  Nothing of the user's is imported there, nor MPI.  It forks before
 #: it imports anything: the rank waits for the first process alone.
 _PROGRAM = (
@@ -98,6 +101,7 @@ class Mark:
 
 _none = Mark()
 _current = _none
+_starting: subprocess.Popen[bytes] | None = None
 
 
 def mark() -> Mark:
@@ -114,8 +118,18 @@ def last_task(rank: int) -> int | None:
     return None if page is None or not page.name(rank) else int(page.slot(rank)[TASK])
 
 
+def attended() -> None:
+    """Wait until the witness is nobody's child; local, and a few milliseconds after `attend`."""
+    global _starting
+    if _starting is not None:
+        _starting.wait()
+        _starting = None
+
+
 def attend(world: World) -> None:
     """Have somebody notice when a rank is lost; collective over the world.
+
+    `attended` is to be called before the user's code runs.
 
     Notes
     -----
@@ -181,8 +195,7 @@ def _hold(pipe: int) -> None:
     Under a high number: descriptors are closed from the highest down, and the witness is to see
     the end of this one before the launcher sees that of its own.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_FD, limit - 1))
+    fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
     os.close(pipe)
 
 
@@ -193,8 +206,10 @@ def _start(
     server: socket.socket | None,
     triples: list[str],
 ) -> None:
-    """Start the witness, which is nobody's child as soon as this returns."""
+    """Start the witness."""
     import subprocess  # on one rank of a host only
+
+    global _starting
 
     prompt = "0" if "OMPI_COMM_WORLD_SIZE" in os.environ else "1"
     place, token = "", ""
@@ -206,7 +221,7 @@ def _start(
     # Inherited: what comes before it can listen is kept for it, and is no traceback of its own.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
-        process = subprocess.Popen(
+        _starting = subprocess.Popen(
             [
                 sys.executable,
                 "-I",
@@ -228,4 +243,3 @@ def _start(
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    process.wait()

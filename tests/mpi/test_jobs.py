@@ -26,7 +26,7 @@ from alamo_mpi import (
     Policy,
     TaskStateError,
 )
-from alamo_mpi.mpi.launcher import family_of_library
+from alamo_mpi.mpi.library import family_of_library
 from tests.mpi.gates import LIMIT_S, wait_until
 from tests.support import programs
 from tests.support.leftovers import leaked_files, shared_files
