@@ -69,7 +69,8 @@ def make_submission(
         if type(each) is not _Function:
             each._enter(submission, index)
     submission.program.retry = retry
-    submission.isolated = frozenset(isolated)
+    if isolated:
+        submission.isolated = frozenset(isolated)
     submission.callbacks_left = len(submission.callbacks)
     if isinstance(task, _Compiled) and task._callback is not None:
         submission.callback = task._callback

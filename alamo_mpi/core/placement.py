@@ -14,6 +14,10 @@ from collections.abc import Collection, Container, Sequence
 __all__ = ["ReadySet"]
 
 
+#: The heap of a set that nothing was pushed to; never changed.
+_NO_HEAP: list[int] = []
+
+
 class ReadySet:
     """Ready tasks of one program, by priority and by the rank that holds their data.
 
@@ -38,7 +42,7 @@ class ReadySet:
         self._top = max(levels, default=0) if levels is not None else 0
         #: Tasks from here on are ready and in no heap.
         self._cursor = 0 if fresh else ntasks
-        self._heap: list[int] = []
+        self._heap = _NO_HEAP
         self._homes: dict[int, list[int]] = {}
         #: Number of ready tasks.
         self.count = ntasks if fresh else 0
@@ -51,7 +55,12 @@ class ReadySet:
 
     def push(self, index: int, home: int | None = None) -> None:
         """Add a task; `home` is the rank that holds most of its input, if any does."""
-        heap = self._heap if home is None else self._homes.setdefault(home, [])
+        if home is not None:
+            heap = self._homes.setdefault(home, [])
+        else:
+            if self._heap is _NO_HEAP:
+                self._heap = []
+            heap = self._heap
         heapq.heappush(heap, self._key(index))
         self.count += 1
 
@@ -112,7 +121,8 @@ class ReadySet:
     def discard(self, tasks: Collection[int]) -> None:
         """Remove those of these tasks that are here.  O(number of ready tasks)."""
         if any(index >= self._cursor for index in tasks):
-            self._heap += [self._key(index) for index in range(self._cursor, self._ntasks)]
+            fresh = [self._key(index) for index in range(self._cursor, self._ntasks)]
+            self._heap = self._heap + fresh
             self._cursor = self._ntasks
         left = 0
         for heap in (self._heap, *self._homes.values()):

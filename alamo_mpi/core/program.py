@@ -11,11 +11,15 @@ from alamo_mpi.core.placement import ReadySet
 from alamo_mpi.core.retry import Retry
 from alamo_mpi.core.states import State
 
-__all__ = ["DEPTH_SHIFT", "Program"]
+__all__ = ["DEPTH_SHIFT", "NO_TASKS", "Program"]
 
 #: Numbers of programs stay below ``1 << DEPTH_SHIFT``.
 DEPTH_SHIFT = 48
 
+#: Shared, like `_NO_NODES`: what a single task has of its own, the garbage collector visits, and
+#: with a hundred thousand of them that is a third of their cost.
+NO_TASKS: frozenset[int] = frozenset()
+_NO_NODES = array("i")
 _RAW = int(Hazard.RAW)
 
 
@@ -102,7 +106,7 @@ class Program:
         #: Whether it was given up: what comes back of it from workers is not run.
         self.cancelled = False
         #: Tasks that were given up though the program was not.
-        self.withdrawn: set[int] = set()
+        self.withdrawn = NO_TASKS
         self.kinds = kinds
         self.ntasks = ntasks
         self.widths: Mapping[int, int] = widths or {}
@@ -136,7 +140,7 @@ class Program:
         if graph is None:
             self.states = bytearray([State.READY]) * ntasks
             #: Number of unfinished predecessors of each node.
-            self.waiting = array("i")
+            self.waiting = _NO_NODES
             self.ready = ReadySet(ntasks, fresh=True)
         else:
             self.states = bytearray(graph.nnodes)

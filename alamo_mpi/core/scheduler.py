@@ -277,7 +277,7 @@ class Scheduler:
             if event.tasks is None:
                 program.cancelled = True
             else:
-                program.withdrawn |= event.tasks
+                program.withdrawn = program.withdrawn.union(event.tasks)
         named, tasks = set(programs), event.tasks
         found: dict[int, list[int] | None] = {}
         for chunk in self._chunks.values():

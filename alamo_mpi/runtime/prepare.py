@@ -110,7 +110,7 @@ class Preparer:
             alike,
             len(kinds),
             graph,
-            externals,
+            externals or (),
             record=record,
             depth=0 if place is None else place.depth,
             widths=calls.widths,

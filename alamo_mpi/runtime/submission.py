@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from alamo_mpi.core.messages import Address, Failure, Progress
-from alamo_mpi.core.program import Program
+from alamo_mpi.core.program import NO_TASKS, Program
 from alamo_mpi.core.states import FIRST_FINAL, State
 from alamo_mpi.errors import TaskStateError
 
@@ -149,7 +149,7 @@ class Submission:
         self.callback_errors: dict[int, BaseException] = {}
         self.limits: dict[int, float] = {}
         self.attempts: dict[int, list[Tried]] = {}
-        self.isolated: frozenset[int] = frozenset()
+        self.isolated = NO_TASKS
         self.values: dict[int, Any] = {}
         #: Seconds by the manager's clock.
         self.submitted = 0.0

@@ -121,7 +121,7 @@ def test_what_has_ended_keeps_nobody() -> None:
 def test_a_task_that_was_given_up_waits_no_longer() -> None:
     talk, one, two = Talk(), program(1), program(2)
     assert talk.begin(one, 0, want(two)) == []
-    one.withdrawn.add(0)
+    one.withdrawn = frozenset({0})
     assert talk.begin(two, 0, want(one)) == []
 
 
