@@ -203,7 +203,7 @@ def start_peer(name: str, quick: bool) -> Figures | None:
         found = shutil.which("dragon")
         if found is None:
             return None
-        launcher = [found]
+        launcher = [found, "--single-node-override"]
     argv = [*launcher, str(Path(__file__).resolve()), "--peer", name]
     figures: Figures | None = measured(name, [*argv, *(["--quick"] if quick else [])])
     return figures

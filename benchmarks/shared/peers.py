@@ -52,10 +52,10 @@ def redis_server() -> Iterator[str | None]:
             process.terminate()
 
 
-def measured(name: str, argv: Sequence[str], timeout_s: float = 600) -> Any:
+def measured(name: str, argv: Sequence[str], timeout_s: float = 150) -> Any:
     """Return the JSON that a program prints on its last line, run without MPI's environment.
 
-    Says why and returns None if it fails.
+    Says why and returns None if it fails, or has not ended in time.
     """
     env = {key: text for key, text in os.environ.items() if not key.startswith(_LAUNCHERS)}
     process = subprocess.Popen(
@@ -69,6 +69,9 @@ def measured(name: str, argv: Sequence[str], timeout_s: float = 600) -> Any:
     )
     try:
         out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        print(f"({name}: has not ended within {timeout_s:.0f} s)")
+        return None
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what it may have left, too
