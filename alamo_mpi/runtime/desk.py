@@ -186,6 +186,9 @@ class Desk:
             if client.address[0] == rank and self.clients.pop(client, None) is not None:
                 self._lives.drop(live, client)
         self._joins = [entry for entry in self._joins if entry[0].address[0] != rank]
+        for address in {*self._held, *self._kinds}:
+            if address[0] == rank:
+                self._forget(address)
 
     def answer_joins(self) -> None:
         """Answer those whose batch is over by now."""
@@ -226,6 +229,9 @@ class Desk:
         self._joins = [entry for entry in self._joins if entry[0].address != address]
         for client in [client for client in self.clients if client.address == address]:
             self._lives.lose(self.clients.pop(client), client, address)
+        self._forget(address)
+
+    def _forget(self, address: Address) -> None:
         self._held.pop(address, None)
         self._kinds.pop(address, None)
 
