@@ -70,8 +70,8 @@ def ranks_for(batch: Batch, policy: Policy | None, *, masks: bool) -> frozenset[
             "A policy that says where to run is for the main program: a task does not know the "
             "workers of its batch. Start the task that needs it from there."
         )
-    seats = batch._manager.seats
-    return eligible(policy, {rank: seats[rank] for rank in batch._live.ranks}, masks=masks)
+    means = batch._manager.means
+    return eligible(policy, {rank: means[rank] for rank in batch._live.ranks}, masks=masks)
 
 
 def _asks_for_workers(policy: Policy) -> bool:
@@ -96,10 +96,10 @@ def check_can_limit(limits: Limits) -> None:
 
 def hosts_of(batch: Batch, ranks: frozenset[int] | None) -> tuple[frozenset[int], ...]:
     """Return the hosts of a batch, each as those of these workers (None: all) that are there."""
-    seats = batch._manager.seats
+    means = batch._manager.means
     hosts: dict[str, set[int]] = {}
     for rank in batch._live.ranks if ranks is None else ranks:
-        hosts.setdefault(seats[rank].host, set()).add(rank)
+        hosts.setdefault(means[rank].host, set()).add(rank)
     return tuple(map(frozenset, hosts.values()))
 
 

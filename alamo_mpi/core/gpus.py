@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Device", "Inventory", "Seat", "share"]
+__all__ = ["Device", "Inventory", "Means", "share"]
 
 
 class Device(NamedTuple):
@@ -26,7 +26,7 @@ class Inventory(NamedTuple):
     devices: tuple[Device, ...]
 
 
-class Seat(NamedTuple):
+class Means(NamedTuple):
     """What one worker has."""
 
     host: str

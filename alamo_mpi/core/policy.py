@@ -1,7 +1,7 @@
 """Policy: where a task runs, and with how much of the worker that runs it.
 
 A policy is a demand, not a wish: it is checked when it is made, and again when a task is made with
-it, against the *seats* of the batch, that is what each worker has.
+it, against the *means* of its workers, that is what each of them has.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alamo_mpi.core.gpus import Seat
+from alamo_mpi.core.gpus import Means
 from alamo_mpi.core.launch import LAUNCHES
 
 __all__ = ["Policy", "eligible"]
@@ -113,14 +113,14 @@ def _names(name: str, values: Iterable[Any] | None) -> tuple[str, ...] | None:
     return names
 
 
-def eligible(policy: Policy, seats: Mapping[int, Seat], *, masks: bool) -> frozenset[int] | None:
+def eligible(policy: Policy, means: Mapping[int, Means], *, masks: bool) -> frozenset[int] | None:
     """Return the workers that can honour a policy; None if all can.
 
     Parameters
     ----------
     policy
         What is asked for.
-    seats
+    means
         Rank -> what that worker has.
     masks
         Whether the task can be shown any GPU of its host, as a program can; else it has those of
@@ -131,36 +131,36 @@ def eligible(policy: Policy, seats: Mapping[int, Seat], *, masks: bool) -> froze
     ValueError
         If no worker can, saying what there is.
     """
-    left = dict(seats)
+    left = dict(means)
     if policy.host is not None:
         left = {r: s for r, s in left.items() if _is_host(policy.host, s.host)}
-        _expect(left, f"host {policy.host!r}", _hosts(seats))
+        _expect(left, f"host {policy.host!r}", _hosts(means))
     if policy.cpu_affinity is not None:
         last = policy.cpu_affinity[-1]
-        most = max(seat.ncpus for seat in left.values())
+        most = max(each.ncpus for each in left.values())
         left = {r: s for r, s in left.items() if last < s.ncpus}
         _expect(left, f"a CPU {last}", f"the CPUs of its hosts are 0 to {most - 1} at most")
     if policy.gpus is not None:
-        most = max(len(seat.gpus) for seat in left.values())
+        most = max(len(each.gpus) for each in left.values())
         left = {r: s for r, s in left.items() if len(s.gpus) >= (policy.gpus or 0)}
         _expect(left, f"{policy.gpus} GPUs", f"its workers have {most} at most")
     if policy.gpu_affinity is not None:
         wanted = set(map(str, policy.gpu_affinity))
-        there = sorted({gpu for seat in left.values() for gpu in seat.host_gpus})
+        there = sorted({gpu for each in left.values() for gpu in each.host_gpus})
         left = {r: s for r, s in left.items() if wanted <= set(s.host_gpus if masks else s.gpus)}
         what = f"the GPUs {', '.join(sorted(wanted))}"
         _expect(left, what, f"there are {', '.join(there) or 'none'} on its hosts")
-    return None if len(left) == len(seats) else frozenset(left)
+    return None if len(left) == len(means) else frozenset(left)
 
 
 def _is_host(wanted: str, host: str) -> bool:
     return wanted == host or wanted == host.partition(".")[0] or wanted.partition(".")[0] == host
 
 
-def _hosts(seats: Mapping[int, Seat]) -> str:
-    return f"its workers are on {', '.join(sorted({seat.host for seat in seats.values()}))}"
+def _hosts(means: Mapping[int, Means]) -> str:
+    return f"its workers are on {', '.join(sorted({each.host for each in means.values()}))}"
 
 
-def _expect(left: Mapping[int, Seat], what: str, instead: str) -> None:
+def _expect(left: Mapping[int, Means], what: str, instead: str) -> None:
     if not left:
         raise ValueError(f"No worker of this batch has {what}: {instead}.")

@@ -17,16 +17,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alamo_mpi.core.gpus import Device, Inventory, Seat, share
+from alamo_mpi.core.gpus import Device, Inventory, Means, share
 from alamo_mpi.runtime.environment import changed
 
 __all__ = [
     "gpus",
     "inventory",
     "is_gpu_array",
+    "means",
     "rebuilt",
     "reduced",
-    "seats",
     "shared",
     "table",
     "tell_gpus",
@@ -84,30 +84,30 @@ def mask(names: Sequence[str]) -> dict[str, str]:
     return variables
 
 
-def seats(hosts: Sequence[str], told: Sequence[object]) -> tuple[Seat, ...]:
+def means(hosts: Sequence[str], told: Sequence[object]) -> tuple[Means, ...]:
     """Return what each rank has, by rank."""
     names = shared(hosts, told)
     usable: dict[str, dict[str, None]] = {host: {} for host in hosts}
     for host, each in zip(hosts, told, strict=True):
         usable[host].update(dict.fromkeys(d.name for d in Inventory(*each).devices))  # type: ignore[misc]
     return tuple(
-        Seat(host, Inventory(*each).ncpus, own, tuple(usable[host]))  # type: ignore[misc]
+        Means(host, Inventory(*each).ncpus, own, tuple(usable[host]))  # type: ignore[misc]
         for host, each, own in zip(hosts, told, names, strict=True)
     )
 
 
-def tell_gpus(logger: str, seats: Sequence[Seat], ranks: Sequence[int]) -> None:
+def tell_gpus(logger: str, means: Sequence[Means], ranks: Sequence[int]) -> None:
     """Log who has which GPUs, if anybody has any; local."""
-    if any(seat.gpus for seat in seats):
-        logging.getLogger(logger).info("GPUs:\n%s", table(seats, ranks))
+    if any(each.gpus for each in means):
+        logging.getLogger(logger).info("GPUs:\n%s", table(means, ranks))
 
 
-def table(seats: Sequence[Seat], ranks: Sequence[int]) -> str:
+def table(means: Sequence[Means], ranks: Sequence[int]) -> str:
     """Return a line for each of some ranks: where it is, and which GPUs it has."""
     rows = []
     for rank in ranks:
-        own = ", ".join(seats[rank].gpus) or "none"
-        rows.append(f"rank {rank}: host {seats[rank].host}, GPUs {own}")
+        own = ", ".join(means[rank].gpus) or "none"
+        rows.append(f"rank {rank}: host {means[rank].host}, GPUs {own}")
     return "\n".join(rows)
 
 

@@ -49,7 +49,7 @@ from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.desk import Client, Desk, Tables
-from alamo_mpi.runtime.device import seats, tell_gpus
+from alamo_mpi.runtime.device import means, tell_gpus
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.fetches import Fetches
 from alamo_mpi.runtime.functions import FunctionTable
@@ -141,7 +141,7 @@ class Manager:
             Ties(self._transport, self.roster, self.desk, self._fetches, world.hosts, self._handle)
         )
         #: What each rank has, for the policies of tasks.
-        self.seats = seats(world.hosts, world.told)
+        self.means = means(world.hosts, world.told)
         self._stopped: dict[int, float] = {}
         self._ticked = 0.0
         self._longest_nap_s = longest_nap_s(world.one_node)
@@ -186,7 +186,7 @@ class Manager:
             live = self.lives.open(root, num_workers, log_level, record, PRIMARY)
         if place is not None:
             place.at_loss.append(lambda: self.cancel_all(live))
-        tell_gpus(f"alamo_mpi.batch.{live.number}", self.seats, live.ranks)
+        tell_gpus(f"alamo_mpi.batch.{live.number}", self.means, live.ranks)
         return live, PRIMARY
 
     def open_for(

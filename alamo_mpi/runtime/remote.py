@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from alamo_mpi import errors
-from alamo_mpi.core.gpus import Seat
+from alamo_mpi.core.gpus import Means
 from alamo_mpi.core.lifecycle import PRIMARY, Lifecycle
 from alamo_mpi.core.messages import (
     Address,
@@ -129,7 +129,7 @@ class RemoteService:
         self.hosts = hosts
         self.uids: Iterator[int] = itertools.count(first)
         #: None are known here; see `placed.ranks_for`.
-        self.seats: tuple[Seat, ...] = ()
+        self.means: tuple[Means, ...] = ()
         self._channel = channel
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)

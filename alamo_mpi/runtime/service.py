@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # every attached process imports this, also one without batches
-    from alamo_mpi.core.gpus import Seat
+    from alamo_mpi.core.gpus import Means
     from alamo_mpi.core.lifecycle import Lifecycle
     from alamo_mpi.core.record import TaskRecord
     from alamo_mpi.runtime.outcome import Outcomes, Wanted
@@ -61,7 +61,7 @@ class BatchService(Protocol):
         Gives what came back of tasks.
     uids : iterator of int
         Ids of tasks, unique in the program.
-    seats : sequence of Seat
+    means : sequence of Means
         What each rank has, for the policies of tasks; empty where that is not known.
     one_node : bool
         Whether no worker is nearer to any data than another, as far as is known here.
@@ -72,7 +72,7 @@ class BatchService(Protocol):
     uids: Iterator[int]
 
     @property
-    def seats(self) -> Sequence[Seat]:
+    def means(self) -> Sequence[Means]:
         """See above."""
 
     @property

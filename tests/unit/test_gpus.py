@@ -123,8 +123,8 @@ def test_what_is_shown_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_seats_know_what_is_on_their_host() -> None:
-    seats = device.seats(["n1", "n1", "n2"], [rank("0", "1"), rank("0", "1"), rank()])
-    assert [seat.gpus for seat in seats] == [("0", "1"), ("0", "1"), ()]
-    assert [seat.host_gpus for seat in seats] == [("0", "1"), ("0", "1"), ()]
+    means = device.means(["n1", "n1", "n2"], [rank("0", "1"), rank("0", "1"), rank()])
+    assert [each.gpus for each in means] == [("0", "1"), ("0", "1"), ()]
+    assert [each.host_gpus for each in means] == [("0", "1"), ("0", "1"), ()]
     wanted = "rank 1: host n1, GPUs 0, 1\nrank 2: host n2, GPUs none"
-    assert device.table(seats, (1, 2)) == wanted
+    assert device.table(means, (1, 2)) == wanted

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from alamo_mpi import Policy
-from alamo_mpi.core.gpus import Seat
+from alamo_mpi.core.gpus import Means
 from alamo_mpi.core.policy import eligible
 
 SEATS = {
-    1: Seat("n1.site", 8, ("0",), ("0", "1")),
-    2: Seat("n1.site", 8, ("1",), ("0", "1")),
-    3: Seat("n2.site", 4, (), ()),
-    4: Seat("n3.site", 4, ("0", "1"), ("0", "1")),
+    1: Means("n1.site", 8, ("0",), ("0", "1")),
+    2: Means("n1.site", 8, ("1",), ("0", "1")),
+    3: Means("n2.site", 4, (), ()),
+    4: Means("n3.site", 4, ("0", "1"), ("0", "1")),
 }
 
 
