@@ -23,7 +23,7 @@ import pickle
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpi4py import MPI
@@ -80,6 +80,8 @@ class Transport:
         #: Ranks that were lost: nothing is sent to them, and nothing comes of them any more.
         self.lost = world.lost
         self._losses = Losses(world.comm, self.lost)
+        #: Called with the rank to which something was sent.
+        self.sent: Callable[[int], None] = _nothing
         #: Bytes sent to each rank so far.
         self.nbytes_sent = [0] * world.size
 
@@ -118,6 +120,7 @@ class Transport:
             except MPI.Exception as error:
                 if not self._losses.explains(error):
                     raise
+        self.sent(rank)
 
     def _start(self, request: MPI.Request, data: Any) -> None:
         if not request.Test():
@@ -221,6 +224,10 @@ class Transport:
                         request.Cancel()
                         request.Wait()
             self._held.clear()
+
+
+def _nothing(rank: int) -> None:
+    """Do nothing."""
 
 
 def _pieces(buffer: memoryview) -> Iterator[memoryview]:

@@ -51,13 +51,16 @@ class Backoff:
         moving
             Whether a large message is under way, which moves only when somebody polls.
         """
-        waited = time.perf_counter() - self._since
-        if waited < (_SPIN_MOVING_S if moving else _SPIN_S):
+        if self.waited_s < (_SPIN_MOVING_S if moving else _SPIN_S):
             os.sched_yield()
         elif moving:
             time.sleep(min(_MOVING_NAP_S, longest_s))
         else:
-            time.sleep(min(max(waited / 64, 5e-5), _LONGEST_NAP_S, longest_s))
+            time.sleep(self.nap_s(longest_s))
+
+    def nap_s(self, longest_s: float) -> float:
+        """Return how long the next nap would be."""
+        return min(max(self.waited_s / 64, 5e-5), _LONGEST_NAP_S, longest_s)
 
     @property
     def spinning(self) -> bool:

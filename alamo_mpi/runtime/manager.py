@@ -50,6 +50,7 @@ from alamo_mpi.runtime.blobs import BlobTable
 from alamo_mpi.runtime.compose import Composer
 from alamo_mpi.runtime.desk import Client, Desk, Tables
 from alamo_mpi.runtime.device import means, tell_gpus
+from alamo_mpi.runtime.doze import doze, waker
 from alamo_mpi.runtime.driver import Driver
 from alamo_mpi.runtime.fetches import Fetches
 from alamo_mpi.runtime.functions import FunctionTable
@@ -112,7 +113,7 @@ class Manager:
         self._world = world
         self.lock = threading.RLock()
         self._transport = Transport(world)
-        self._send = self._transport.send
+        self._send, self._transport.sent = self._transport.send, waker()
         pool.wake_with(self._send)
         workers = tuple(range(1, world.size)) if world.size > 1 else (0,)
         self.roster = Roster(workers)
@@ -268,10 +269,11 @@ class Manager:
                     continue
                 rest = self._longest_nap_s
                 if deadline is not None:
-                    rest = deadline - time.perf_counter()
+                    rest = min(rest, deadline - time.perf_counter())
                     if rest <= 0:
                         return done()
-                backoff.pause(min(rest, self._longest_nap_s), moving=self._transport.moving)
+                if doze(self.turn, backoff, rest, moving=self._transport.moving):
+                    backoff.reset()
         return True
 
     def in_callback(self, submission: Submission | None = None) -> bool:

@@ -19,6 +19,7 @@ from alamo_mpi.runtime import ends, pool, service
 from alamo_mpi.runtime.backoff import Backoff, longest_nap_s
 from alamo_mpi.runtime.capture import Capture
 from alamo_mpi.runtime.door import Door, Ways
+from alamo_mpi.runtime.doze import doze, waker
 from alamo_mpi.runtime.interrupter import INTERRUPT_SIGNAL
 from alamo_mpi.runtime.jobplace import JobPlace
 from alamo_mpi.runtime.remote import RemoteService
@@ -115,6 +116,7 @@ def serve(world: World) -> None:
     handler and switch interval are put back at the end.
     """
     transport = Transport(world)
+    transport.sent = waker()
     capture = Capture()
 
     # What one thread has received is filed away before the other receives what follows: else
@@ -248,7 +250,8 @@ def _loop(
                 raise error
             if backoff.waited_s > _PARK_S and worker.idle:
                 service.park()
-            backoff.pause(longest_s, moving=moving())
+            if doze(poll, backoff, longest_s, moving=moving()):
+                backoff.reset()
 
 
 def _drain(transport: Transport) -> None:

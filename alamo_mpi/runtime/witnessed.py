@@ -9,12 +9,14 @@ import signal
 import socket
 import sys
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.runtime.witnesspage import (
     ARMED,
+    BELL,
     BUSY,
     HEARD,
     IDLE,
@@ -31,7 +33,17 @@ if TYPE_CHECKING:
 
     from alamo_mpi.mpi.world import World
 
-__all__ = ["BUSY", "IDLE", "RUNNING", "TASK", "Mark", "attend", "attended", "last_task", "mark"]
+__all__ = [
+    "BUSY",
+    "IDLE",
+    "RUNNING",
+    "TASK",
+    "Mark",
+    "attend",
+    "attended",
+    "last_task",
+    "mark",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -58,17 +70,20 @@ class Mark:
     ----------
     slot : sequence of int
         The words of this rank.  What runs is stored there by whoever runs it: ``slot[TASK]`` and
-        ``slot[RUNNING]``.
+        ``slot[RUNNING]``; and ``slot[BELL]`` by whoever naps.
     page : Page or None
         The whole of it.
     """
 
-    def __init__(self, page: Page | None = None, at: int = 0) -> None:
+    def __init__(self, page: Page | None = None, ranks: Sequence[int] = (), rank: int = 0) -> None:
         self.page = page
-        self._at = at
+        self._at = 0
         self.slot: memoryview | array[int] = array("Q", bytes(64))
+        self._slots: dict[int, memoryview] = {}
         if page is not None:
-            self.slot = page.slot(at)
+            self._at = ranks.index(rank)
+            self._slots = {each: page.slot(at) for at, each in enumerate(ranks)}
+            self.slot = self._slots[rank]
 
     def arm(self) -> None:
         """Have the end of this rank noticed."""
@@ -81,6 +96,15 @@ class Mark:
         """
         if self.page is not None and self.page.nlost > len(ranks):
             ranks |= self.page.lost()
+
+    def take_bell(self, rank: int) -> int:
+        """Return the name of the bell of a rank that naps, and take it off; 0 if there is none."""
+        slot = self._slots.get(rank)
+        if slot is None or not slot[BELL]:
+            return 0
+        name = slot[BELL]
+        slot[BELL] = 0
+        return name
 
     def leave(self) -> None:
         """Say that this rank's end is nothing to be told."""
@@ -161,7 +185,7 @@ def attend(world: World) -> None:
     except (OSError, ValueError) as error:
         logger.debug("the witness of this host cannot be reached: %s", error)
     else:
-        _current = Mark(page, at)
+        _current = Mark(page, mine, world.rank)
         _current.arm()
         world.before_abort(_current.end)
     # Until all have opened what they need; it goes by the name that it has in this process.

@@ -8,7 +8,7 @@ import signal
 from alamo_mpi.core.loss import Tally
 
 __all__ = [
-    *("ARMED", "BUSY", "HEARD", "IDLE", "LEAVING", "RUNNING", "STATE", "TASK", "TOKEN"),
+    *("ARMED", "BELL", "BUSY", "HEARD", "IDLE", "LEAVING", "RUNNING", "STATE", "TASK", "TOKEN"),
     "Page",
 ]
 
@@ -30,8 +30,8 @@ _SLOT_WORDS = _SLOT_NBYTES // 8
 #: Words of the head: whether the program is at its end; tasks done, failed, neither, started; how
 #: many ranks the witness has seen die.
 _ENDING, _DONE, _FAILED, _UNRUN, _STARTED, _NLOST = range(6)
-#: Words of a slot.
-STATE, TASK, RUNNING = range(3)
+#: Words of a slot; the last is the name of the bell of a rank that naps, else 0 (`runtime.doze`).
+STATE, TASK, RUNNING, BELL = range(4)
 
 
 class Page:
@@ -61,7 +61,7 @@ class Page:
         return _HEAD_NBYTES + nranks * _SLOT_NBYTES
 
     def slot(self, at: int) -> memoryview:
-        """Return the words of a slot: `STATE`, `TASK`, `RUNNING`."""
+        """Return the words of a slot: `STATE`, `TASK`, `RUNNING`, `BELL`."""
         first = _HEAD_WORDS + at * _SLOT_WORDS
         return self.words[first : first + _SLOT_WORDS]
 

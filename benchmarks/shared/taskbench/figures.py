@@ -39,6 +39,7 @@ QUICK = Sizes(20_000, 2_000, 1_000, 200, repeats=2, peer_repeats=1, starts=2, id
 
 SLEEPERS, SLEEP_S = 64, 0.010
 ARRAY_NBYTES = 8_000_000
+PAUSE_S = 0.5
 START_RANKS = 4
 
 Raw = dict[str, Any]
@@ -85,6 +86,8 @@ def batch_figures(sizes: Sizes, nworkers: int, say: Say) -> Raw:
         shared = [ours.shared_array(batch, sizes.shared, ARRAY_NBYTES) for _ in repeats]
         raw["shared_s"] = [seconds for seconds, _ in shared]
         raw["shared_nbytes"] = [sent for _, sent in shared]
+        say("batch: single tasks after a pause")
+        raw["paused_s"] = ours.after_a_pause(batch, sizes.starts, PAUSE_S)
         say(f"batch: idle for {sizes.idle_s:g} s")
         raw["idle"] = ours.idle(batch, nworkers, sizes.idle_s)
     return raw
@@ -186,6 +189,14 @@ def other_rows(sizes: Sizes, nworkers: int, raw: Raw) -> list[Row]:
             sizes.repeats,
             "floor, a chunk each",
             1000 * raw["floor"]["shared_s"],
+        ),
+        Row(
+            f"one task after {PAUSE_S:g} s with none",
+            1e6 * median(batch["paused_s"]),
+            "us",
+            sizes.starts,
+            "floor, a round trip",
+            raw["floor"]["chain_us"],
         ),
         Row(
             f"start-up, {START_RANKS} ranks to the first result",

@@ -13,7 +13,16 @@ import alamo_mpi
 from alamo_mpi import Batch
 from taskbench import work
 
-__all__ = ["Compiled", "chain", "compiled", "idle", "one_by_one", "shared_array", "sleepers"]
+__all__ = [
+    "Compiled",
+    "after_a_pause",
+    "chain",
+    "compiled",
+    "idle",
+    "one_by_one",
+    "shared_array",
+    "sleepers",
+]
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,19 @@ def shared_array(batch: Batch, ntasks: int, nbytes: int) -> tuple[float, list[in
     if [task.result.get() for task in tasks] != [1.0 + number for number in range(ntasks)]:
         raise RuntimeError("A result from the shared array is missing or wrong.")
     return seconds, [after - earlier for after, earlier in zip(sent, before, strict=True)]
+
+
+def after_a_pause(batch: Batch, repeats: int, pause_s: float) -> list[float]:
+    """Run one task after nothing was to do for a while, several times; return the seconds."""
+    found = []
+    for number in range(repeats):
+        time.sleep(pause_s)
+        begin = time.perf_counter()
+        result = batch.function(work.nothing, number).run()
+        found.append(time.perf_counter() - begin)
+        if result != number:
+            raise RuntimeError("The result after a pause is wrong.")
+    return found
 
 
 def processor_seconds(process_id: int) -> float:
