@@ -15,6 +15,7 @@ __all__ = ["Guard", "Interruption", "OwnGuard", "Runners"]
 
 #: Seconds that the end of the program waits for a runner; it runs nothing by then.
 _JOIN_S = 5.0
+_UNTIL_IT_COMES = 1 << 16
 
 
 class Interruption(BaseException):
@@ -46,6 +47,8 @@ class Guard:
         self._thread = ctypes.c_ulong(self._ident)
         self._lock = threading.Lock()
         self._open = False
+        #: Whether an exception was set since, which may not have come up yet.
+        self._aimed = False
 
     def call(self, function: Callable[..., Any], values: Any, task: Interruptible) -> Any:
         """Call the function; an interruption is raised in it or not at all."""
@@ -76,7 +79,23 @@ class Guard:
         """Take no more aim, as the thread leaves user code."""
         with self._lock:
             self._open = False
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
+        if self._aimed:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """See to it that no exception comes up on this thread, its own, any more.
+
+        One set here takes the place of one that has not come up, and comes up in this loop.  To
+        set none instead would leave the interpreter's mark that there is one (up to Python 3.12):
+        each call is slow then, and under a profiler none ever begins.
+        """
+        try:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(Interruption))
+            for _ in range(_UNTIL_IT_COMES):  # with the first round
+                pass
+        except Interruption:
+            pass
+        self._aimed = False
 
     def enter(self) -> None:
         """Take aim again, as the thread goes back to user code."""
@@ -96,7 +115,7 @@ class Guard:
                 return True
             if not allowed(sys._current_frames().get(self._ident)):
                 return False
-            self._open = False
+            self._open, self._aimed = False, True
             ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(Interruption))
             return True
 
