@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ HERE = ROOT / "tests" / "hosts"
 APP = str(HERE / "app.py")
 
 
+GAP_S = 5
+ASK_AGAIN_S = 20.0
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 
 
@@ -60,8 +63,11 @@ class Script:
 
     def states(self) -> set[str]:
         """Return the state of the job, or of its elements, in Slurm's words."""
-        shown = self._slurm.run("scontrol", "show", "job", self.job, timeout_s=30).stdout
-        return set(re.findall(r"JobState=(\w+)", shown))
+        return set(re.findall(r"JobState=(\w+)", self.shown()))
+
+    def shown(self) -> str:
+        """Return all that Slurm says of it."""
+        return self._slurm.run("scontrol", "show", "job", self.job, timeout_s=30).stdout
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,15 +160,23 @@ def goes_on(slurm: Hosts, script: Script) -> None:
         return script.states() == {"PENDING"} and steps.returncode == 1
 
     # Slurm gives the node two minutes to clean up, and the second run has the same step numbers.
+    # With less, the news that the script of the first run has ended may come late, and is taken
+    # for the end of the second one: FAILED, after no time.
     until(first_run_gone, script.states)
 
+    asked = float("-inf")
+
     def second_run_done() -> bool:
-        # Asked again each time: Slurm may set the later start after it shows the job as pending.
-        if script.states() == {"PENDING"}:
-            slurm.run("scontrol", "update", f"JobId={script.job}", "StartTime=now", timeout_s=30)
+        # Asked again: Slurm may set the later start after it shows the job as pending.
+        nonlocal asked
+        if script.states() == {"PENDING"} and time.monotonic() > asked + ASK_AGAIN_S:
+            slurm.run(
+                "scontrol", "update", f"JobId={script.job}", f"StartTime=now+{GAP_S}", timeout_s=30
+            )
+            asked = time.monotonic()
         return "done at 100" in script.output()
 
-    until(second_run_done, script.output, timeout_s=150)
+    until(second_run_done, lambda: f"{script.shown()}\n{script.output()}", timeout_s=150)
     assert re.findall(r"run (\d) begins at (\d+)", script.output()) == [("0", "0"), ("1", "51")]
     until(lambda: script.states() <= ENDED, script.states)
     assert script.states() == {"COMPLETED"}, script.output()
