@@ -50,6 +50,9 @@ class Isolation:
         talk = _Talk(cell)
         try:
             what, value = talk.run(order)
+        except _EndedIdleError:
+            cell.close()
+            return self.call(order)
         except WorkerDiedError as error:
             cell.close()
             # None of the frames here is of interest.
@@ -66,6 +69,10 @@ class Isolation:
         return Packed(value) if type(value) in (bytes, list) else value
 
 
+class _EndedIdleError(Exception):
+    """A cell had ended before it was handed the task, which has not begun anywhere."""
+
+
 class _Talk:
     """What is said with a cell about one task."""
 
@@ -75,15 +82,24 @@ class _Talk:
         self._begun = length(2)
 
     def run(self, order: Order) -> tuple[int, Any]:
-        """Hand the task over; return `DONE` or `FAILED` with what belongs to it."""
-        cell = self._cell
-        if not cell.up:
+        """Hand the task over; return `DONE` or `FAILED` with what belongs to it.
+
+        Raises
+        ------
+        _EndedIdleError
+        WorkerDiedError
+        """
+        cell, was_idle = self._cell, self._cell.up
+        if not was_idle:
             self._next()
             cell.up = True
         if order.begin is not None:
             order.begin()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its report tells
+        try:
             cell.assign(order)
+        except (BrokenPipeError, ConnectionResetError):  # a report of its end is under way
+            if was_idle:
+                raise _EndedIdleError from None
         while True:
             what, value = self._next()
             if what == WAITS:
