@@ -209,6 +209,7 @@ class Executor:
         self._busy_since = 0.0
         #: Says what runs here when this rank is lost.
         self._mark = mark()
+        self._watched = False
 
     def define(self, definitions: dict[int, bytes]) -> None:
         """Take in functions; they are unpickled when the first task needs them."""
@@ -224,6 +225,9 @@ class Executor:
             self._end_output()
 
     def _begin_output(self) -> None:
+        if not self._watched:
+            self._mark.wait_until_watched()
+            self._watched = True
         self._busy_since = time.perf_counter()
         self._mark.slot[RUNNING] = BUSY
         self._output.begin()

@@ -285,6 +285,7 @@ def main(arguments: list[str]) -> None:
     elif place:
         first, _, port = place.rpartition(":")
         watch.bench = Plea(first, int(port), token)
+    page.watch()
     said = False
     for text in watch.run(prompt=prompt == "1", survives=survives()):
         _speak(text)

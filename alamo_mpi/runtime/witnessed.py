@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+#: So long a witness is waited for.
+_UP_S = 1.0
 #: From here on is the descriptor that tells the end of this process.  The table of descriptors
 #: that a process begins with has 64 places, and growing it takes some 30 ms once MPI has threads:
 #: the kernel waits until no core reads the old one.
@@ -88,6 +91,15 @@ class Mark:
     def arm(self) -> None:
         """Have the end of this rank noticed."""
         self.slot[STATE] = ARMED
+
+    def wait_until_watched(self) -> None:
+        """Wait until the witness watches; before the first task, by which a rank could be lost.
+
+        Nearly always it does by then.  One that does not come up is waited for once.
+        """
+        deadline = time.monotonic() + _UP_S
+        while self.page is not None and not self.page.watched and time.monotonic() < deadline:
+            time.sleep(5e-4)
 
     def note_lost(self, ranks: set[int]) -> None:
         """Add to the lost ranks those of which the witness knows.

@@ -28,8 +28,8 @@ _NAME_AT, _NAME_NBYTES = 32, 96
 _HEAD_WORDS = _HEAD_NBYTES // 8
 _SLOT_WORDS = _SLOT_NBYTES // 8
 #: Words of the head: whether the program is at its end; tasks done, failed, neither, started; how
-#: many ranks the witness has seen die.
-_ENDING, _DONE, _FAILED, _UNRUN, _STARTED, _NLOST = range(6)
+#: many ranks the witness has seen die; whether it watches.
+_ENDING, _DONE, _FAILED, _UNRUN, _STARTED, _NLOST, _WATCHED = range(7)
 #: Words of a slot; the last is the name of the bell of a rank that naps, else 0 (`runtime.doze`).
 STATE, TASK, RUNNING, BELL = range(4)
 
@@ -86,6 +86,15 @@ class Page:
     def end(self) -> None:
         """Note that the program is at its end."""
         self.words[_ENDING] = 1
+
+    @property
+    def watched(self) -> bool:
+        """Whether the witness watches, so that no end escapes it from now on."""
+        return bool(self.words[_WATCHED])
+
+    def watch(self) -> None:
+        """Note that it does; the witness does that."""
+        self.words[_WATCHED] = 1
 
     def lose(self, at: int) -> None:
         """Note that a rank was lost; the witness does."""

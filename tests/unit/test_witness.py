@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from alamo_mpi.core.loss import Case, Rank, Tally, message, verdict
+from alamo_mpi.runtime import witnessed
 from alamo_mpi.runtime.witness import how
+from alamo_mpi.runtime.witnessed import Mark
 from alamo_mpi.runtime.witnesspage import Page
 
 KILLED = -signal.SIGKILL
@@ -117,3 +119,25 @@ def test_slots_are_apart(page: Page) -> None:
     assert not page.ending
     page.end()
     assert page.ending
+
+
+def test_a_rank_waits_until_it_is_watched(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    Mark().wait_until_watched()  # nobody is to come
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            page.watch()
+
+    monkeypatch.setattr(witnessed.time, "sleep", nap)
+    Mark(page, (4, 6, 8), 6).wait_until_watched()
+    assert len(naps) == 3
+
+
+def test_a_witness_that_does_not_come_up_is_not_waited_for_long(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(witnessed, "_UP_S", 0.01)
+    Mark(page, (0, 1, 2), 0).wait_until_watched()
+    assert not page.watched
