@@ -280,7 +280,9 @@ class Allocator:
             return at.address_of(first, start)
         for distance in range(window.size):
             rank = (window.rank + distance) % window.size
-            if rank != first and (start := self._take(rank, units)) is not None:
+            if rank == first or rank in window.lost:
+                continue
+            if (start := self._take(rank, units)) is not None:
                 return at.address_of(rank, start)
         raise DDictFullError(
             f"The memory pool is full: no {units * at.UNIT} contiguous free bytes in any of "

@@ -131,7 +131,10 @@ class Dictionary(Table):
         window = self.window
         rows = []
         for rank in range(window.size):
-            mark, _, managed, free, parked, largest, _, _ = window.words(rank, 0, at.HEADER_WORDS)
+            header: tuple[int, ...] = (0,) * at.HEADER_WORDS
+            if rank not in window.lost:
+                header = window.words(rank, 0, at.HEADER_WORDS)
+            mark, _, managed, free, parked, largest, _, _ = header
             rows.append(
                 {
                     "keys": 0,

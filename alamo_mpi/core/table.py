@@ -420,7 +420,7 @@ class Table:
         return page
 
     def _make_root(self, shard: int, rank: int, offset: int) -> int:
-        page = self.allocator.allocate_page(shard % self.window.size)
+        page = self.allocator.allocate_page(self._home_of(shard))
         row = [0, self.uid] + [0] * (2 * at.SLOTS)
         self.allocator.write_page(page, self.uid, _PAGE.pack(*row * at.PAGE_BUCKETS))
         seen = self.window.compare_and_swap(rank, offset, 0, page)
@@ -428,6 +428,15 @@ class Table:
             return page
         self.allocator.retire(page)
         return seen
+
+    def _home_of(self, shard: int) -> int:
+        """Return where the root page of a shard is to be: on the rank of that number, if it lives.
+
+        Others may know of other losses: what counts is the page that they find.
+        """
+        window = self.window
+        ranks = ((shard + distance) % window.size for distance in range(window.size))
+        return next((rank for rank in ranks if rank not in window.lost), window.rank)
 
     def add_to_count(self, shard: int, delta: int) -> None:
         """Count keys in the shard's root page."""

@@ -30,12 +30,15 @@ class Window(Protocol):
     direct : list of bool
         Whether the segment of that rank is mapped here, so that a second small read is cheaper
         than a longer first one.
+    lost : set of int
+        Ranks that were lost, and their segments with them; grows only.
     """
 
     rank: int
     size: int
     nbytes: int
     direct: list[bool]
+    lost: set[int]
 
     def word(self, rank: int, offset: int) -> int:
         """Read one unsigned 64-bit word, whole."""

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from alamo_mpi.errors import ShardLostError
+
 _T = TypeVar("_T")
 _WORD = struct.Struct("@Q")
 _MASK = (1 << 64) - 1
@@ -126,6 +128,7 @@ class FakeWindow:
         self.size = len(memory.segments)
         self.nbytes = len(memory.segments[0])
         self.direct = [direct or other == rank for other in range(self.size)]
+        self.lost: set[int] = set()
         self.interrupt_at: int | None = None
         self.operations = 0
         #: How often others go on before each operation of this client.
@@ -164,7 +167,7 @@ class FakeWindow:
         assert offset % 8 == 0
         self._check(offset, 8)
         self._step()
-        return int(_WORD.unpack_from(self._segments[rank], offset)[0])
+        return int(_WORD.unpack_from(self._segment(rank), offset)[0])
 
     def words(self, rank: int, offset: int, count: int) -> tuple[int, ...]:
         assert offset % 8 == 0
@@ -177,7 +180,7 @@ class FakeWindow:
 
     def read_into(self, rank: int, offset: int, buffer: memoryview) -> None:
         self._check(offset, len(buffer))
-        segment = self._segments[rank]
+        segment = self._segment(rank)
         for start, stop in self._pieces(offset, offset + len(buffer)) or [(offset, offset)]:
             self._step()
             buffer[start - offset : stop - offset] = segment[start:stop]
@@ -186,11 +189,11 @@ class FakeWindow:
         assert offset % 8 == 0
         self._check(offset, 8)
         self._step()
-        _WORD.pack_into(self._segments[rank], offset, value)
+        _WORD.pack_into(self._segment(rank), offset, value)
 
     def write(self, rank: int, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._check(offset, len(data))
-        segment = self._segments[rank]
+        segment = self._segment(rank)
         for start, stop in self._pieces(offset, offset + len(data)) or [(offset, offset)]:
             self._step()
             segment[start:stop] = data[start - offset : stop - offset]
@@ -199,9 +202,9 @@ class FakeWindow:
         assert offset % 8 == 0
         self._check(offset, 8)
         self._step()
-        (seen,) = _WORD.unpack_from(self._segments[rank], offset)
+        (seen,) = _WORD.unpack_from(self._segment(rank), offset)
         if seen == expected:
-            _WORD.pack_into(self._segments[rank], offset, desired)
+            _WORD.pack_into(self._segment(rank), offset, desired)
         return int(seen)
 
     def _shuffled(self, operations: Sequence[_T]) -> list[tuple[int, _T]]:
@@ -228,15 +231,21 @@ class FakeWindow:
         assert offset % 8 == 0
         self._check(offset, 8)
         self._step()
-        (seen,) = _WORD.unpack_from(self._segments[rank], offset)
-        _WORD.pack_into(self._segments[rank], offset, (seen + delta) & _MASK)
+        (seen,) = _WORD.unpack_from(self._segment(rank), offset)
+        _WORD.pack_into(self._segment(rank), offset, (seen + delta) & _MASK)
         return int(seen)
 
     def empty(self, nbytes: int) -> memoryview:
         return memoryview(bytearray(nbytes))
 
     def check(self, rank: int) -> None:
+        self._segment(rank)
+
+    def _segment(self, rank: int) -> bytearray:
         assert 0 <= rank < self.size
+        if rank in self.lost:
+            raise ShardLostError("lost", rank=rank)
+        return self._segments[rank]
 
     def pause(self, attempt: int) -> None:
         assert attempt >= 0
