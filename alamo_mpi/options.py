@@ -49,7 +49,7 @@ def run_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--survive",
         action="store_true",
-        help="with -n: go on when a worker is lost (Open MPI 5, one host)",
+        help="with -n: go on when a worker is lost (MPICH; Open MPI 5 on one host)",
     )
     parser.add_argument(
         "--wrapper",

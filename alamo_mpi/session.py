@@ -129,7 +129,7 @@ def _check_no_descent() -> None:
 
 
 def _start_program() -> Session:
-    from alamo_mpi.mpi.announced import speaks_for_all, survives
+    from alamo_mpi.mpi.announced import cover, speaks_for_all, survives
     from alamo_mpi.mpi.fit import check_fit
     from alamo_mpi.mpi.lastwords import told_once
 
@@ -165,6 +165,7 @@ def _start_program() -> Session:
     unlink_shared_memory()  # the pool's
     open_gateway(world, pool)
     attend(world)
+    cover()  # the last collective is over
     if world.rank > 0:
         _serve_program(world)
     if world.size == 1:

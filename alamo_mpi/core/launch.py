@@ -28,6 +28,8 @@ _OF_STEPS = {
     *("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NNODES", "SLURM_PROCID", "SLURM_LOCALID"),
     *("SLURM_NODEID", "SLURM_GTIDS", "SLURM_MPI_TYPE", "SLURM_DISTRIBUTION"),
 }
+#: What was told to this program alone: one that a task starts has a start of its own.
+_OF_PROGRAM = {"ALAMO_SURVIVE"}
 #: What users and sites set to tell an MPI how to behave stays.
 _SETTINGS = (
     *("OMPI_MCA_", "OMPI_ALLOW_RUN_AS_ROOT", "PRTE_MCA_", "PMIX_MCA_", "OPAL_PREFIX"),
@@ -68,4 +70,4 @@ def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
 def _is_of_launcher(name: str) -> bool:
     if name.startswith(_SETTINGS) and not name.startswith(_NOT_SETTINGS):
         return False
-    return name.startswith(_OF_LAUNCHERS) or name in _OF_STEPS
+    return name.startswith(_OF_LAUNCHERS) or name in _OF_STEPS | _OF_PROGRAM

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Case", "Grant", "Rank", "Tally", "message", "verdict"]
+__all__ = ["Case", "Grant", "Rank", "Tally", "buried", "message", "verdict"]
 
 #: Signals by which launchers end ranks; their numbers are POSIX's.
 _KILL, _TERM = 9, 15
@@ -123,6 +123,15 @@ def message(
     if named:
         text += f"Running elsewhere: {', '.join(named)}. "
     return text + (_GOES_ON if goes_on else _END)
+
+
+def buried(host: str, ranks: Sequence[int], *, goes_on: bool) -> str:
+    """Return the sentence for a host that was lost with all its ranks."""
+    named = f"{'ranks' if len(ranks) > 1 else 'rank'} {', '.join(map(str, ranks))}"
+    return (
+        f"alamo_mpi: host {host} was lost: nothing is heard of it any more, nor of {named} there. "
+        + (_GOES_ON if goes_on else _END)
+    )
 
 
 def _task(rank: Rank) -> str:

@@ -26,6 +26,9 @@ _INTERFACES = {
     "Open MPI": ("pmix",),
 }
 
+#: What becomes of a step one of whose ranks was lost: it ends, or goes on.
+_ENDS = {False: ("--kill-on-bad-exit=1",), True: ("--kill-on-bad-exit=0", "--no-kill", "--wait=0")}
+
 
 class Allocation(NamedTuple):
     """What Slurm has given to a job.
@@ -75,9 +78,16 @@ def offered_interfaces(environ: Mapping[str, str]) -> frozenset[str]:
 
 
 def srun_for(
-    family: str, offered: Collection[str], allocation: Allocation, nranks: int
+    family: str,
+    offered: Collection[str],
+    allocation: Allocation,
+    nranks: int,
+    *,
+    survive: bool = False,
 ) -> list[str] | None:
     """Return the command that starts `nranks` ranks by ``srun``, up to the program.
+
+    With `survive` the others are left alone when one, or a whole node, is lost.
 
     Returns
     -------
@@ -93,7 +103,7 @@ def srun_for(
     if interface is None:
         return None
     # A rank that dies would else be waited for, and steps that tasks start need their share.
-    command = ["srun", f"--mpi={interface}", "--kill-on-bad-exit=1", "--overlap"]
+    command = ["srun", f"--mpi={interface}", *_ENDS[survive], "--overlap"]
     if interface == "pmix":
         # The one security module that Slurm's PMIx and that of every Open MPI have in common.
         command = ["env", "PMIX_MCA_psec=native", *command]

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 __all__ = [
+    "COVER",
     "RELAYED",
     "SURVIVE",
     "Mark",
+    "cover",
     "mark_of_launcher",
     "ranks_of_launcher",
     "speaks_for_all",
@@ -25,6 +27,8 @@ __all__ = [
 RELAYED = "ALAMO_STANDS_FOR_SIGTERM"
 #: Set by ``alamo-mpi run --survive``.
 SURVIVE = "ALAMO_SURVIVE"
+#: The pipe to the process in front of this rank (`alamo_mpi.mpi.shield`), where there is one.
+COVER = "ALAMO_COVER"
 
 #: What a launcher tells one process alone.
 _OF_ONE_PROCESS = (
@@ -91,6 +95,14 @@ def mark_of_launcher(environ: Mapping[str, str]) -> Mark:
 def survives(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether this program was started to go on without ranks that are lost; local."""
     return environ.get(SURVIVE, "") not in ("", "0")
+
+
+def cover() -> None:
+    """Say to the process in front of this rank that the others could go on without it; local."""
+    told = os.environ.pop(COVER, "")
+    if told.isdigit():
+        os.write(int(told), b"1")
+        os.close(int(told))
 
 
 def speaks_for_all() -> bool:

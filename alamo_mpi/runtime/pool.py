@@ -13,7 +13,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from alamo_mpi.core.blocks import Allocator
@@ -24,17 +24,19 @@ from alamo_mpi.mpi.library import family_of_library
 from alamo_mpi.mpi.window import MpiWindow
 from alamo_mpi.runtime import home
 from alamo_mpi.runtime.home import SETTING
+from alamo_mpi.runtime.witnessed import mark
 
 if TYPE_CHECKING:
     from alamo_mpi.core.dictionary import Descriptor, Dictionary
     from alamo_mpi.core.fifo import QueueDescriptor
     from alamo_mpi.core.keyhash import Encoded
     from alamo_mpi.core.table import Entry
+    from alamo_mpi.mpi.transport import Transport
     from alamo_mpi.mpi.world import Communicator, World
     from alamo_mpi.runtime.leftqueues import LeftQueues
     from alamo_mpi.runtime.queueclient import QueueClient
 
-__all__ = ["SETTING", "Pool", "abandon", "current", "exists", "lose", "open_pool", "wake_with"]
+__all__ = ["SETTING", "Pool", "abandon", "current", "exists", "lose", "open_pool", "tie"]
 
 _DEFAULT_NBYTES = 2 << 30
 #: Where MPI fills the memory as it makes the window: Open MPI with ranks on several hosts.  2 GiB
@@ -84,13 +86,19 @@ def abandon() -> None:
 def lose(rank: int) -> None:
     """Note that a rank was lost, and with it what lies in its memory; local."""
     if _current is not None:
-        _current.window.lost.add(rank)
+        _current.window.lose(rank)
 
 
-def wake_with(send: Callable[[int, Wake], None]) -> None:
-    """Say how to make a rank of another node look often; local, of no effect without a pool."""
+def tie(transport: Transport) -> None:
+    """Say how a rank of another node is made to look often; local, of no effect without a pool.
+
+    And whether a message is safe, which the memory tells.
+    """
     if _current is not None:
-        _current.window.wake = lambda rank: send(rank, Wake())
+        window = _current.window
+        window.wake = lambda rank: transport.send(rank, Wake())
+        transport.reaches = window.reaches
+        window.wait_openly(mark().away)
 
 
 class Pool:

@@ -136,7 +136,7 @@ def serve(world: World) -> None:
             if world.ends_apart:
                 mark().note_lost(world.lost)
                 if len(world.lost) != len(known):
-                    _note_losses(world, known)
+                    _note_losses(world, transport, known)
         if worker.client is not None:
             worker.client.say_notes()
         return bool(messages)
@@ -148,7 +148,7 @@ def serve(world: World) -> None:
     jobs = JobPlace(world, transport.send, poll, capture.take, capture.real_stderr)
     worker = Worker(world.rank, transport.send, poll, moving, capture, jobs, nap_s)
     worker.lost = transport.lost
-    pool.wake_with(transport.send)
+    pool.tie(transport)
     if stall_s is not None:
         transport.send(MANAGER, Armed(os.getpid(), worker.stacks.fd))
     restore = _set_up_interruption(worker)
@@ -181,12 +181,13 @@ def serve(world: World) -> None:
         capture.close()
 
 
-def _note_losses(world: World, known: set[int]) -> None:
+def _note_losses(world: World, transport: Transport, known: set[int]) -> None:
     """Go on without lost ranks, but not without rank 0."""
     if MANAGER in world.lost:
         time.sleep(_LAST_WORDS_S)
         world.leave(1)
     for rank in world.lost - known:
+        transport.give_up(rank)
         pool.lose(rank)
         known.add(rank)
 

@@ -22,14 +22,19 @@ import os
 import select
 import signal
 import struct
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from alamo_mpi.core.loss import Case, Grant, Rank, message, verdict
+from alamo_mpi.core.loss import Case, Grant, Rank, buried, message, verdict
 from alamo_mpi.mpi.announced import survives
+from alamo_mpi.runtime.ancestry import Launchers
 from alamo_mpi.runtime.court import ANSWER_S, Court, Plea
+from alamo_mpi.runtime.lines import is_silence
+from alamo_mpi.runtime.tidings import Hub, Spoke
 from alamo_mpi.runtime.witnesspage import (
     ARMED,
+    AWAY,
     BUSY,
     HEARD,
     RUNNING,
@@ -48,6 +53,14 @@ _ECHO_S = 0.05
 #: Open MPI's launcher gives ranks a quarter of a second when it ends them for one that was lost,
 #: and none when it was told to end: so soon after the first death the two can be told apart.
 _DOOM_S = 0.1
+#: A rank that MPI lets wait for a lost one so long after is lost with it: for a host that cannot be
+#: reached any more it would wait for a quarter of an hour.
+_AWAY_S = 1.0
+#: Seconds for a launcher to read what was said, and to end by itself when all ranks have.
+_READ_S = 0.3
+_LEAVE_S = 2.0
+#: As of `socket`, which is loaded where there are several hosts.
+_SOL_SOCKET, _SO_ERROR = 1, 4
 #: Seconds for the system to say how a process has ended.
 _STATUS_S = 0.05
 _KILL_BIT = 1 << (signal.SIGKILL - 1)
@@ -73,13 +86,16 @@ class _Watch:
         self._ranks = ranks
         self._host = host
         #: Set before `run`.
-        self.bench: Court | Plea = Court(self.seen)
+        self.bench: Court | Plea | Hub | Spoke = Court(self.seen, self.cut_off)
         self._ear = ear
         self._heard_at = float("-inf")
         self._survives = False
         #: Keeps the order in which processes have ended.
         self._poll = select.epoll()
         self._poll.register(ear, select.EPOLLIN)
+        self._launchers = Launchers(ranks[0].pid)
+        #: Whether a host that nothing is heard of any more was given up, for which launchers wait.
+        self._gave_up = False
         #: The process that has started the ranks of this host; 0 has none that ends.
         self._launcher = 0
         with contextlib.suppress(OSError):
@@ -101,10 +117,18 @@ class _Watch:
     def run(self, *, prompt: bool, survives: bool = False) -> Iterator[str]:
         """Wait for the ranks' ends; yield what is to be said of them."""
         self._survives = survives
+        line = self.bench.connection if isinstance(self.bench, Plea) else None
+        if line is not None:
+            self._poll.register(line, 0)  # errors alone
         while self._alive:
             for fd, _ in self._poll.poll():
                 if fd == self._ear:
                     self._listen()
+                    continue
+                if line is not None and fd == line.fileno():
+                    self._poll.unregister(line)
+                    if is_silence(line.getsockopt(_SOL_SOCKET, _SO_ERROR)):
+                        self.end_all()
                     continue
                 self._poll.unregister(fd)
                 at = self._whose[fd]
@@ -116,9 +140,9 @@ class _Watch:
                 if self._page.ending:
                     self.bench.quiet()
                 elif self._page.slot(at)[STATE] == ARMED:
-                    if survives:
+                    if isinstance(self.bench, Hub | Spoke):
                         # MPI may not say it: Open MPI overlooks a rank that exits by itself.
-                        self._page.lose(at)
+                        self.bench.lose(self._ranks[at].number, self._last(at))
                     text = self._examine(at, pidfd, prompt=prompt)
                     if text is not None:
                         yield text
@@ -154,8 +178,7 @@ class _Watch:
                 self.bench.quiet()
                 return None
             if grant is None:  # at once: who comes first is right
-                # Where the others go on, there is one host, and more may be lost.
-                grant = self.seen() if self._survives else self.bench.ask(case.sure, prompt)
+                grant = self.bench.ask(case.sure, prompt)
                 if grant is None:
                     return None
             if found is not None or self._survives:  # the launcher ends nobody for it
@@ -164,21 +187,87 @@ class _Watch:
                 break
             time.sleep(2e-3)
             heard = heard or (prompt and self._listen())
-        lost, *mine = sorted(self._states(), key=lambda rank: rank.number != self._ranks[at].number)
+        number = self._ranks[at].number
+        lost, *mine = sorted(self._states(number), key=lambda rank: rank.number != number)
         numbers = {rank.number for rank in self._ranks}
         mine += [rank for rank in grant.others if rank.number not in numbers]
         told = how(status)
         return message(lost, self._host, told, grant.tally, mine, goes_on=self._survives)
 
+    def end_all(self) -> None:
+        """End the ranks of this host, if they are not at their end already, and their launcher."""
+        armed = [at for at in list(self._alive) if self._page.slot(at)[STATE] == ARMED]
+        for at in armed:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._alive[at], signal.SIGKILL)
+        if armed:
+            self._launchers.kill()
+
+    def cut_off(self, host: str, ranks: Sequence[int]) -> None:
+        """End a program that does not go on without a host that cannot be reached any more.
+
+        MPI would wait for it for ever, and so does the launcher.
+        """
+        if not self._page.ending:
+            _speak(buried(host, ranks, goes_on=False))
+            time.sleep(_READ_S)
+            self.end_all()
+
+    def note(self, rank: int, last: int | None) -> bool:
+        """Note that a rank was lost; see to those who wait for it in MPI, where nobody else can.
+
+        Returns
+        -------
+        bool
+            Whether that was news.
+        """
+        news = self._page.lose(rank, last)
+        if news:
+            threading.Timer(_AWAY_S, self._free, [rank]).start()
+        return news
+
+    def _free(self, rank: int) -> None:
+        for at, pidfd in list(self._alive.items()):
+            if self._page.slot(at)[AWAY] == rank + 1:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def give_up(self, host: str, ranks: Sequence[int], silent: bool) -> None:
+        """Go on without a host."""
+        # MPICH's launcher falls over when its own process there has ended.
+        _speak(buried(host, ranks, goes_on=silent or not self._launchers.alive))
+        self._gave_up = self._gave_up or silent
+
+    def leave(self) -> None:
+        """End a launcher that would wait for a host that was given up, once all else has ended."""
+        if self._gave_up:
+            until = time.monotonic() + _LEAVE_S
+            while self._launchers.alive and time.monotonic() < until:
+                time.sleep(0.05)
+            if self._launchers.alive:
+                _speak(
+                    "alamo_mpi: the program has ended; its launcher, which waits for the host that "
+                    "was lost, is killed.\n"
+                )
+                time.sleep(_READ_S)
+                self._launchers.kill()
+
+    def _last(self, at: int) -> int | None:
+        """Return the uid of the task that a rank has begun last."""
+        return self._page.slot(at)[TASK] if self._page.name(at) else None
+
     def seen(self) -> Grant:
         """Return what this host knows, of rank 0's."""
         return Grant(self._page.tally, list(self._states()))
 
-    def _states(self) -> Iterator[Rank]:
+    def _states(self, dying: int | None = None) -> Iterator[Rank]:
+        lost = self._page.lost() - {dying}
         for at, rank in enumerate(self._ranks):
             slot, name = self._page.slot(at), self._page.name(at)
             task = (slot[TASK], name) if name else None
-            yield rank._replace(task=task, running=slot[RUNNING] == BUSY and task is not None)
+            running = slot[RUNNING] == BUSY and task is not None
+            # A rank that ended in its task has not said that it is over.
+            yield rank._replace(task=task, running=running and rank.number not in lost)
 
 
 def how(status: int | None) -> str:
@@ -240,13 +329,13 @@ def _doomed(pid: int) -> bool:
         return True
 
 
-def _listen_for(watch: int, say: int) -> None:
-    """Be the ear: pass on which signals came, until the watch has ended."""
+def _listen_for(watch: int, say: int) -> bool:
+    """Be the ear: pass on which signals came, until the watch has ended; tell whether by itself."""
     signal.set_wakeup_fd(say, warn_on_full_buffer=False)
     for signum in (*HEARD, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # blocked since before the script began
-    os.waitpid(watch, 0)
+    return os.WIFEXITED(os.waitpid(watch, 0)[1])
 
 
 def _speak(text: str) -> None:
@@ -258,33 +347,30 @@ def _speak(text: str) -> None:
 def main(arguments: list[str]) -> None:
     """Be the witness of a host; does not return.
 
-    The arguments: descriptor of the page; host; whether the launcher ends others at once; where
+    The arguments: descriptor of the page; host; number of all ranks; whether the launcher ends
+    others at once; where
     there are several hosts, on the first a listening socket, and on the others where that is; of
     each rank of the host its number, its process and our end of its pipe.
     """
+    fd, host, nworld, prompt, place, *triples = arguments
+    numbers = [list(map(int, triple.split(":"))) for triple in triples]
     heard, say = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     child = os.fork()
     if child:
         os.close(2)  # the launcher waits for the end of what it reads
         os.close(heard)
-        _listen_for(child, say)
+        if not _listen_for(child, say) and survives():
+            # Nobody would hear of their ends, and the others take them for lost with their host.
+            for _, pid, _ in numbers:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
         os._exit(0)
     os.setsid()
     os.close(say)
-    fd, host, prompt, place, *triples = arguments
-    numbers = [list(map(int, triple.split(":"))) for triple in triples]
     ranks = [Rank(number, pid) for number, pid, _ in numbers]
-    page, pipes = Page(int(fd), len(ranks)), [pipe for *_, pipe in numbers]
+    page, pipes = Page(int(fd), len(ranks), int(nworld)), [pipe for *_, pipe in numbers]
     watch = _Watch(page, ranks, pipes, host, heard)
-    token = os.environ.get(TOKEN, "")
-    if place.isdigit():
-        import socket
-
-        court = watch.bench = Court(watch.seen)
-        court.serve(socket.socket(fileno=int(place)), token)
-    elif place:
-        first, _, port = place.rpartition(":")
-        watch.bench = Plea(first, int(port), token)
+    watch.bench = _bench(watch, page, host, [rank.number for rank in ranks], place)
     page.watch()
     said = False
     for text in watch.run(prompt=prompt == "1", survives=survives()):
@@ -292,4 +378,34 @@ def main(arguments: list[str]) -> None:
         said = True
     if not said and place.isdigit():
         time.sleep(ANSWER_S)  # somebody else may be about to speak, and needs an answer
+    watch.leave()
     os._exit(0)
+
+
+def _bench(
+    watch: _Watch, page: Page, host: str, ranks: Sequence[int], place: str
+) -> Court | Plea | Hub | Spoke:
+    """Return what a witness has to do with those of other hosts."""
+    token = os.environ.get(TOKEN, "")
+    there, _, port = place.rpartition(":")
+    bench: Court | Hub
+    if survives():
+        if there:
+            spoke = Spoke(watch.note, watch.end_all)
+            spoke.join((there, int(port)), token, host, ranks)
+            return spoke
+        # At the end of the program ranks, and so spokes, go without being lost.
+        bench = Hub(
+            lambda *loss: not page.ending and watch.note(*loss),
+            watch.seen,
+            watch.give_up,
+        )
+    elif there:
+        return Plea((there, int(port)), token, host, ranks)
+    else:
+        bench = Court(watch.seen, watch.cut_off)
+    if place:
+        import socket
+
+        bench.serve(socket.socket(fileno=int(place)), token)
+    return bench

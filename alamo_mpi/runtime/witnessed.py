@@ -10,13 +10,15 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from alamo_mpi.core.launch import scrubbed
+from alamo_mpi.mpi.announced import SURVIVE, survives
 from alamo_mpi.runtime.witnesspage import (
     ARMED,
+    AWAY,
     BELL,
     BUSY,
     HEARD,
@@ -88,6 +90,11 @@ class Mark:
             self._slots = {each: page.slot(at) for at, each in enumerate(ranks)}
             self.slot = self._slots[rank]
 
+    @property
+    def away(self) -> MutableSequence[int]:
+        """The word of the slot that says whom MPI lets this rank wait for."""
+        return cast("MutableSequence[int]", self.slot[AWAY : AWAY + 1])
+
     def arm(self) -> None:
         """Have the end of this rank noticed."""
         self.slot[STATE] = ARMED
@@ -102,10 +109,7 @@ class Mark:
             time.sleep(5e-4)
 
     def note_lost(self, ranks: set[int]) -> None:
-        """Add to the lost ranks those of which the witness knows.
-
-        In a program of one host, where rank and place on the page are the same.
-        """
+        """Add to the lost ranks those of which the witness knows."""
         if self.page is not None and self.page.nlost > len(ranks):
             ranks |= self.page.lost()
 
@@ -146,12 +150,17 @@ def mark() -> Mark:
 
 
 def last_task(rank: int) -> int | None:
-    """Return the id of the last task that a rank has begun; None if that cannot be seen here.
+    """Return the uid of the last task that a lost rank has begun; None if that is not known.
 
-    In a program of one host, where rank and place on the page are the same.
+    MPI may tell of a loss before the witness does, which is then waited for, a second at most.
     """
     page = _current.page
-    return None if page is None or not page.name(rank) else int(page.slot(rank)[TASK])
+    if page is None:
+        return None
+    deadline = time.monotonic() + _UP_S
+    while rank not in page.lost() and time.monotonic() < deadline:
+        time.sleep(1e-3)
+    return page.last_task(rank)
 
 
 def attended() -> None:
@@ -180,7 +189,7 @@ def attend(world: World) -> None:
     ends: list[int] = []
     if starts:
         fds.append(os.memfd_create("alamo-witness"))
-        os.ftruncate(fds[0], Page.nbytes(len(mine)))
+        os.ftruncate(fds[0], Page.nbytes(len(mine), world.size))
         for _ in mine:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             ends.append(reading)
@@ -192,7 +201,7 @@ def attend(world: World) -> None:
     pids, offered = [told[rank][0] for rank in mine], told[mine[0]][1]
     at = mine.index(world.rank)
     try:
-        page = _mapped(_opened(pids[0], offered[0]), len(mine))
+        page = _mapped(_opened(pids[0], offered[0]), len(mine), world.size)
         _hold(_opened(pids[0], offered[1 + at], os.O_WRONLY))
     except (OSError, ValueError) as error:
         logger.debug("the witness of this host cannot be reached: %s", error)
@@ -218,9 +227,9 @@ def _opened(pid: int, fd: int, flags: int = os.O_RDWR) -> int:
     return os.open(f"/proc/{pid}/fd/{fd}", flags | os.O_CLOEXEC)
 
 
-def _mapped(fd: int, nranks: int) -> Page:
+def _mapped(fd: int, nranks: int, nworld: int) -> Page:
     try:
-        return Page(fd, nranks)
+        return Page(fd, nranks, nworld)
     finally:
         os.close(fd)
 
@@ -267,6 +276,7 @@ def _start(
                 _ROOT,
                 str(fds[0]),
                 world.host,
+                str(world.size),
                 prompt,
                 place,
                 *triples,
@@ -274,7 +284,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd="/",
-            env={**scrubbed(os.environ), TOKEN: token},
+            env={**scrubbed(os.environ), TOKEN: token, SURVIVE: "1" if survives() else ""},
             pass_fds=fds,
         )
     finally:

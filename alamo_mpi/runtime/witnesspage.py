@@ -8,8 +8,8 @@ import signal
 from alamo_mpi.core.loss import Tally
 
 __all__ = [
-    *("ARMED", "BELL", "BUSY", "HEARD", "IDLE", "LEAVING", "RUNNING", "STATE", "TASK", "TOKEN"),
-    "Page",
+    *("ARMED", "AWAY", "BELL", "BUSY", "HEARD", "IDLE", "LEAVING", "RUNNING", "STATE", "TASK"),
+    *("TOKEN", "Page"),
 ]
 
 #: Signals that reach all ranks when somebody ends the program.
@@ -18,20 +18,23 @@ HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOKEN = "ALAMO_WITNESS_TOKEN"
 
 #: Values of `Page.state`: not watched; to be watched; at its regular end, or at an abort of its
-#: own, which it has said why; lost, as the witness has seen.
-ABSENT, ARMED, LEAVING, LOST = range(4)
+#: own, which it has said why.
+ABSENT, ARMED, LEAVING = range(3)
 IDLE, BUSY = range(2)
 
 _HEAD_NBYTES = 64
 _SLOT_NBYTES = 128
-_NAME_AT, _NAME_NBYTES = 32, 96
+_NAME_AT, _NAME_NBYTES = 40, 88
 _HEAD_WORDS = _HEAD_NBYTES // 8
 _SLOT_WORDS = _SLOT_NBYTES // 8
 #: Words of the head: whether the program is at its end; tasks done, failed, neither, started; how
 #: many ranks the witness has seen die; whether it watches.
 _ENDING, _DONE, _FAILED, _UNRUN, _STARTED, _NLOST, _WATCHED = range(7)
-#: Words of a slot; the last is the name of the bell of a rank that naps, else 0 (`runtime.doze`).
-STATE, TASK, RUNNING, BELL = range(4)
+#: Fates of lost ranks: of which no task is known; after the task of which the uid is added.
+_LOST, _LOST_AFTER = 1, 2
+#: Words of a slot.  `BELL` is the name of the bell of a rank that naps, else 0 (`runtime.doze`);
+#: `AWAY` one more than the rank for whose answer MPI waits (`mpi.wary`), else 0.
+STATE, TASK, RUNNING, BELL, AWAY = range(5)
 
 
 class Page:
@@ -43,25 +46,29 @@ class Page:
         The file in memory.
     nranks
         Number of ranks of this host.
+    nworld
+        Number of all ranks.
 
     Attributes
     ----------
     words : memoryview
-        Head and slots as 64-bit words; a rank writes to its slot alone, and rank 0 to the head.
+        Head, slots and fates as 64-bit words; a rank writes to its slot alone, rank 0 to the head,
+        and the witness to the fates: of each rank of the program 0 as long as it is not lost.
     """
 
-    def __init__(self, fd: int, nranks: int) -> None:
-        self._memory = mmap.mmap(fd, self.nbytes(nranks))
+    def __init__(self, fd: int, nranks: int, nworld: int) -> None:
+        self._memory = mmap.mmap(fd, self.nbytes(nranks, nworld))
         self.bytes = memoryview(self._memory)
         self.words = self.bytes.cast("Q")
+        self._fates = self.words[_HEAD_WORDS + nranks * _SLOT_WORDS :][:nworld]
 
     @staticmethod
-    def nbytes(nranks: int) -> int:
+    def nbytes(nranks: int, nworld: int) -> int:
         """Return the size of a page."""
-        return _HEAD_NBYTES + nranks * _SLOT_NBYTES
+        return _HEAD_NBYTES + nranks * _SLOT_NBYTES + 8 * nworld
 
     def slot(self, at: int) -> memoryview:
-        """Return the words of a slot: `STATE`, `TASK`, `RUNNING`, `BELL`."""
+        """Return the words of a slot: `STATE`, `TASK`, `RUNNING`, `BELL`, `AWAY`."""
         first = _HEAD_WORDS + at * _SLOT_WORDS
         return self.words[first : first + _SLOT_WORDS]
 
@@ -96,10 +103,19 @@ class Page:
         """Note that it does; the witness does that."""
         self.words[_WATCHED] = 1
 
-    def lose(self, at: int) -> None:
-        """Note that a rank was lost; the witness does."""
-        self.slot(at)[STATE] = LOST
+    def lose(self, rank: int, last: int | None) -> bool:
+        """Note that a rank was lost, and the uid of its last task; the witness does.
+
+        Returns
+        -------
+        bool
+            Whether that was news.
+        """
+        if self._fates[rank]:
+            return False
+        self._fates[rank] = _LOST if last is None else _LOST_AFTER + last
         self.words[_NLOST] += 1
+        return True
 
     @property
     def nlost(self) -> int:
@@ -107,9 +123,13 @@ class Page:
         return self.words[_NLOST]
 
     def lost(self) -> set[int]:
-        """Return the slots of ranks that were lost."""
-        nslots = (len(self.words) - _HEAD_WORDS) // _SLOT_WORDS
-        return {at for at in range(nslots) if self.slot(at)[STATE] == LOST}
+        """Return the ranks that were lost."""
+        return {rank for rank, fate in enumerate(self._fates) if fate}
+
+    def last_task(self, rank: int) -> int | None:
+        """Return the uid of the task that a lost rank has begun last, None if unknown."""
+        fate = self._fates[rank]
+        return fate - _LOST_AFTER if fate >= _LOST_AFTER else None
 
     def count_done(self, count: int) -> None:
         """Count tasks that have a result."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,24 @@ class Hosts:
         with self.start(*arguments, timeout_s=timeout_s) as run:
             stdout, stderr = run.communicate()
         return subprocess.CompletedProcess(run.args, run.returncode, stdout, stderr)
+
+    def run_surviving(
+        self, nranks: int, per_host: int, *program: str, timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program by ``alamo-mpi run --survive``, from outside of the hosts."""
+        inner = ["env", f"MPIEXEC={self._env['MPIEXEC']}", *self._command]
+        launcher = shlex.join([*inner, "--ppn", str(per_host)])
+        command = [sys.executable, "-m", "alamo_mpi.cli", "run", "--survive", "-n", str(nranks)]
+        return subprocess.run(
+            ["timeout", "-k", "5", str(timeout_s), *command, *program],
+            cwd=ROOT,
+            env={**self._env, "MPIEXEC": launcher},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
 
     def start(self, *arguments: str, timeout_s: float = 300) -> subprocess.Popen[str]:
         """Start a command on the hosts; it is killed past the time limit."""
@@ -113,12 +133,24 @@ def slurm() -> Iterator[Hosts]:
 
     Each node has a ``/tmp`` of its own: Slurm's PMIx keeps sockets there under equal names.
     """
-    up = str(_need("slurm-up"))
-    env = _environment()
-    env["NETNS_CLUSTER"] = "slurm"  # as slurm-up calls it
-    down, shell = str(TESTBED / "slurm-down"), str(TESTBED / "slurm-sh")
+    _need("slurm-up")
+    env = _slurm_environment()
     # Job numbers begin anew in each run: what Slurm remembers of them must not be older.
-    purge = [down, "--purge"]
-    subprocess.run(purge, env=env, capture_output=True, timeout=60, check=False)
-    for _ in _up_and_down([up, "-n", "2", "-c", "8"], purge, env):
-        yield Hosts([shell], env)
+    subprocess.run(_SLURM_DOWN, env=env, capture_output=True, timeout=60, check=False)
+    for _ in _up_and_down(_SLURM_UP, _SLURM_DOWN, env):
+        yield Hosts([str(TESTBED / "slurm-sh")], env)
+
+
+_SLURM_UP = [str(TESTBED / "slurm-up"), "-n", "2", "-c", "8"]
+_SLURM_DOWN = [str(TESTBED / "slurm-down"), "--purge"]
+
+
+def _slurm_environment() -> dict[str, str]:
+    return {**_environment(), "NETNS_CLUSTER": "slurm"}  # as slurm-up calls it
+
+
+def slurm_again() -> None:
+    """Make the nodes of the Slurm that is up anew."""
+    env = _slurm_environment()
+    for command in (_SLURM_DOWN, _SLURM_UP):
+        subprocess.run(command, env=env, capture_output=True, timeout=120, check=True)

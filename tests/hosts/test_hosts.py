@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ PYTHON = sys.executable
 NEAR = str(ROOT / "tests" / "hosts" / "near.py")
 APP = str(ROOT / "tests" / "hosts" / "app.py")
 LOST = str(ROOT / "tests" / "hosts" / "lost.py")
+OUTLIVES = str(ROOT / "tests" / "hosts" / "outlives.py")
+SURVIVES = str(ROOT / "tests" / "hosts" / "survives.py")
 ON_THREE = ("-n", "3", "--ppn", "1", "--hosts", "node1,node2,node3", "--")
 
 
@@ -106,6 +110,67 @@ def test_a_lost_rank_is_named_by_its_host(hosts: Hosts, victim: int) -> None:
     assert where in said, said
     assert "killed by signal 9 (SIGKILL). It was running task" in said, said
     assert "'dies'. By then 0 tasks were done, 0 had failed and 2 were unfinished." in said, said
+
+
+@pytest.mark.skipif("find_launcher().family != 'MPICH'", reason="several hosts: MPICH alone can")
+@pytest.mark.parametrize("victims", ["2", "3", "5 1 4"], ids=["first", "second", "several"])
+def test_a_program_that_goes_on_without_lost_workers(hosts: Hosts, victims: str) -> None:
+    """The first or second worker of a host, then several: everything else goes on."""
+    run = hosts.run_surviving(6, 2, SURVIVES, *victims.split(), timeout_s=100)
+    assert run.returncode == 0, run
+    assert "RIGHT" in run.stdout, run
+    assert "hosts node1 node2 node3" in run.stdout, run
+    said = re.findall(r"alamo_mpi: rank (\d) .* was lost: .* The others go on", run.stderr)
+    assert said == victims.split(), run
+
+
+@pytest.mark.skipif("find_launcher().family != 'Open MPI'", reason="MPICH can")
+def test_open_mpi_does_not_survive_on_several_hosts(hosts: Hosts) -> None:
+    command = ("env", "ALAMO_SURVIVE=1", PYTHON, "-m", "alamo_mpi", SURVIVES)
+    run = hosts.run(*ON_THREE, *command, timeout_s=60)
+    assert run.returncode == 1, run
+    assert "one-sided operations do not survive a lost rank" in run.stderr, run
+    assert "RIGHT" not in run.stdout
+
+
+def test_a_host_that_is_cut_off_ends_the_program(hosts: Hosts, shared: Path) -> None:
+    """MPI and its launcher would wait for it; the witnesses say what happened, and end all."""
+    waits = shared / "waits"
+    command = (PYTHON, "-m", "alamo_mpi", OUTLIVES, str(waits), "1")
+    with hosts.start(*ON_THREE, *command, timeout_s=60) as run:
+        until(waits.exists, lambda: run.poll())
+        began = time.monotonic()
+        hosts.pull_cable("node3")
+        try:
+            stdout, stderr = run.communicate()
+        finally:
+            hosts.plug_cable("node3")
+    assert time.monotonic() - began < 20, (stdout, stderr)
+    # That of the launcher that was killed, or what was said of it.
+    assert run.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), (run, stdout, stderr)
+    (said,) = re.findall(r"alamo_mpi: .* was lost: .*", stderr)
+    assert "host node3 was lost: nothing is heard of it" in said, said
+    assert "nor of rank 2 there" in said, said
+    assert said.endswith("all ranks end now."), said
+    until(lambda: not processes_of(str(waits)), lambda: processes_of(str(waits)))
+
+
+@pytest.mark.skipif("find_launcher().family != 'MPICH'", reason="several hosts: MPICH alone can")
+def test_a_program_that_goes_on_without_a_host_that_is_cut_off(hosts: Hosts, shared: Path) -> None:
+    waits = shared / "waits"
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(hosts.run_surviving, 6, 2, OUTLIVES, str(waits), "2", timeout_s=60)
+        until(waits.exists, lambda: running.result(0) if running.done() else "it runs")
+        hosts.pull_cable("node3")
+        try:
+            run = running.result()
+        finally:
+            hosts.plug_cable("node3")
+    assert "lost (4, 'node3') (5, 'node3')" in run.stdout, run
+    assert "RIGHT on node1 node1 node2" in run.stdout, run
+    assert "host node3 was lost: " in run.stderr, run
+    assert "its launcher, which waits for the host that was lost, is killed" in run.stderr, run
+    until(lambda: not processes_of(str(waits)), lambda: processes_of(str(waits)))
 
 
 def test_a_pulled_cable_can_be_ended(hosts: Hosts, shared: Path) -> None:

@@ -11,6 +11,8 @@ from tests.hosts.conftest import ROOT, Hosts
 
 PYTHON = sys.executable
 APP = str(ROOT / "tests" / "hosts" / "app.py")
+SURVIVES = str(ROOT / "tests" / "hosts" / "survives.py")
+SURVIVING = (PYTHON, "-m", "alamo_mpi.cli", "run", "--survive")
 FAILS = str(ROOT / "tests" / "hosts" / "fails.py")
 
 
@@ -43,3 +45,13 @@ def test_an_exception_ends_the_step(slurm: Hosts, srun: list[str]) -> None:
     run = slurm.run(*srun, "-n", "3", PYTHON, "-m", "alamo_mpi", FAILS, timeout_s=60)
     assert run.returncode not in (0, 124, 137), run
     assert run.stderr.count("ValueError: not today") == 1
+
+
+@pytest.mark.skipif("find_launcher().family != 'MPICH'", reason="several hosts: MPICH alone can")
+def test_a_program_that_goes_on_without_lost_workers(slurm: Hosts) -> None:
+    """A rank on each node, then a whole node."""
+    started = ("-n", "6", SURVIVES, "1", "4")
+    run = slurm.run("salloc", "-N", "2", "-n", "6", *SURVIVING, *started, timeout_s=100)
+    assert run.returncode == 0, run
+    assert "RIGHT" in run.stdout, run
+    assert run.stderr.count("The others go on without it.") == 2, run

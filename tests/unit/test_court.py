@@ -18,7 +18,7 @@ TOKEN = "secret"
 
 @pytest.fixture
 def court() -> Court:
-    return Court(lambda: KNOWN)
+    return Court(lambda: KNOWN, lambda host, ranks: None)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def port(court: Court) -> int:
 
 
 def test_the_first_that_asks_speaks_and_nobody_after(court: Court, port: int) -> None:
-    first, second = (Plea("127.0.0.1", port, TOKEN) for _ in range(2))
+    first, second = (Plea(("127.0.0.1", port), TOKEN, "there", [2]) for _ in range(2))
     with closing(first), closing(second):
         assert first.ask(True, True) == KNOWN
         assert second.ask(True, True) is None
@@ -54,14 +54,14 @@ def test_who_is_sure_comes_before_who_is_not(court: Court, monkeypatch: pytest.M
 
 
 def test_quiet_is_for_all(court: Court, port: int) -> None:
-    with closing(Plea("127.0.0.1", port, TOKEN)) as plea:
+    with closing(Plea(("127.0.0.1", port), TOKEN, "there", [2])) as plea:
         plea.quiet()
         assert plea.ask(True, True) is None
     assert court.ask(True, True) is None
 
 
 def test_a_wrong_token_is_not_answered(court: Court, port: int) -> None:
-    with closing(Plea("127.0.0.1", port, "guess")) as plea:
+    with closing(Plea(("127.0.0.1", port), "guess", "there", [2])) as plea:
         assert plea.ask(False, True) is None
     assert court.ask(True, True) == KNOWN
 
@@ -69,6 +69,6 @@ def test_a_wrong_token_is_not_answered(court: Court, port: int) -> None:
 def test_without_a_court_only_who_is_sure_speaks() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    lonely = Plea("127.0.0.1", port, TOKEN)
+    lonely = Plea(("127.0.0.1", port), TOKEN, "there", [2])
     assert lonely.ask(True, True) == Grant(None, [])
     assert lonely.ask(False, True) is None

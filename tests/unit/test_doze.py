@@ -29,8 +29,8 @@ def marks(monkeypatch: pytest.MonkeyPatch) -> dict[int, Mark]:
     """Ranks 3 and 5 share a host."""
     ranks = (3, 5)
     fd = os.memfd_create("page")
-    os.ftruncate(fd, Page.nbytes(len(ranks)))
-    page = Page(fd, len(ranks))
+    os.ftruncate(fd, Page.nbytes(len(ranks), 6))
+    page = Page(fd, len(ranks), 6)
     os.close(fd)
     made = {rank: Mark(page, ranks, rank) for rank in ranks}
     monkeypatch.setattr(witnessed, "_current", made[3])

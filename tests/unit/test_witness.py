@@ -96,8 +96,8 @@ def test_a_message_is_short_enough_for_one_write() -> None:
 @pytest.fixture
 def page() -> Iterator[Page]:
     fd = os.memfd_create("test")
-    os.ftruncate(fd, Page.nbytes(3))
-    yield Page(fd, 3)
+    os.ftruncate(fd, Page.nbytes(3, 3))
+    yield Page(fd, 3, 3)
     os.close(fd)
 
 

@@ -1,0 +1,118 @@
+"""How the witnesses of several hosts talk: JSON lines over TCP, which notices a host that is gone.
+
+What it needs is loaded where there are several hosts: all ranks start while this is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["Line", "accept", "is_silence", "say"]
+
+_CONNECT_S = 5.0
+#: A host of which the system hears nothing for so long cannot be reached any more.
+_SILENCE_S = 6
+_SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}
+
+
+class Line:
+    """A connection to the witness of rank 0's host.
+
+    Parameters
+    ----------
+    place
+        Its host and port.
+    token
+        What proves that we belong to this program.
+    host, ranks
+        Who we are.
+
+    Attributes
+    ----------
+    connection : socket.socket
+    reading, writing : file
+        Two files: one for both forgets what it has read ahead when something is written.
+
+    Raises
+    ------
+    OSError
+    """
+
+    def __init__(self, place: tuple[str, int], token: str, host: str, ranks: Sequence[int]) -> None:
+        import socket
+
+        self.connection = socket.create_connection(place, timeout=_CONNECT_S)
+        self.connection.settimeout(None)
+        _keep_alive(self.connection)
+        self.reading: TextIO = self.connection.makefile("r")
+        self.writing: TextIO = self.connection.makefile("w")
+        self.writing.write(token + "\n")
+        say(self.writing, [host, list(ranks)])
+
+    def end(self) -> None:
+        """End it; who reads from it sees that, on both sides."""
+        import socket
+
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give it back."""
+        for each in (self.reading, self.writing, self.connection):
+            with contextlib.suppress(OSError):
+                each.close()
+
+
+def accept(connection: socket.socket, token: str) -> tuple[TextIO, TextIO, str, list[int]] | None:
+    """Return the files of a connection that was made to us, and who is there; None for a stranger.
+
+    Raises
+    ------
+    OSError, ValueError
+    """
+    import hmac
+    import json
+
+    _keep_alive(connection)
+    reading, writing = connection.makefile("r"), connection.makefile("w")
+    if not hmac.compare_digest(reading.readline().strip(), token):
+        return None
+    host, ranks = json.loads(reading.readline())
+    return reading, writing, host, ranks
+
+
+def say(lines: TextIO, what: object) -> None:
+    """Send one line.
+
+    Raises
+    ------
+    OSError, ValueError
+    """
+    import json
+
+    lines.write(json.dumps(what) + "\n")
+    lines.flush()
+
+
+def is_silence(number: int | None) -> bool:
+    """Tell whether an error number says that the other host cannot be reached any more."""
+    return number in _SILENT
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    import socket
+
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 1),
+        (socket.TCP_KEEPINTVL, 1),
+        (socket.TCP_KEEPCNT, _SILENCE_S),
+        (socket.TCP_USER_TIMEOUT, 1000 * _SILENCE_S),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
