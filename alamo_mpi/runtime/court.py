@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from alamo_mpi.core.loss import Grant, Rank, Tally
-from alamo_mpi.runtime.lines import Line, accept, is_silence, say
+from alamo_mpi.runtime.lines import Line, Listener, say
 
 if TYPE_CHECKING:
     import socket
@@ -64,32 +64,21 @@ class Court:
 
     def serve(self, server: socket.socket, token: str) -> None:
         """Answer the other hosts, in threads that end with the process."""
-        threading.Thread(target=self._accept, args=(server, token), daemon=True).start()
+        Listener(token, self._answer, self._over).start(server)
 
-    def _accept(self, server: socket.socket, token: str) -> None:
-        while True:
-            connection, _ = server.accept()
-            threading.Thread(target=self._answer, args=(connection, token), daemon=True).start()
-
-    def _answer(self, connection: socket.socket, token: str) -> None:
+    def _answer(self, reading: TextIO, writing: TextIO) -> None:
         import json
 
-        host, ranks = "", list[int]()
-        try:
-            with connection, contextlib.suppress(ValueError):
-                known = accept(connection, token)
-                if known is None:
-                    return
-                reading, writing, host, ranks = known
-                for line in reading:
-                    said = json.loads(line)
-                    if said == "quiet":
-                        self.quiet()
-                    else:
-                        say(writing, self.ask(*said))
-        except OSError as error:
-            if is_silence(error.errno) and self.ask(True, True) is not None:
-                self._cut_off(host, ranks)
+        for line in reading:
+            said = json.loads(line)
+            if said == "quiet":
+                self.quiet()
+            else:
+                say(writing, self.ask(*said))
+
+    def _over(self, host: str, ranks: list[int], silent: bool) -> None:
+        if silent and self.ask(True, True) is not None:
+            self._cut_off(host, ranks)
 
 
 class Plea:

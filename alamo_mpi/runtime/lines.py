@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["Line", "accept", "is_silence", "say"]
+__all__ = ["Line", "Listener", "is_silence", "say"]
 
 _CONNECT_S = 5.0
 #: A host of which the system hears nothing for so long cannot be reached any more.
@@ -69,22 +70,58 @@ class Line:
                 each.close()
 
 
-def accept(connection: socket.socket, token: str) -> tuple[TextIO, TextIO, str, list[int]] | None:
-    """Return the files of a connection that was made to us, and who is there; None for a stranger.
+class Listener:
+    """Hears the other hosts, in threads that end with the process.
 
-    Raises
-    ------
-    OSError, ValueError
+    Parameters
+    ----------
+    token
+        Who does not know it is not heard.
+    hear
+        Called with the files, to read from and to write to, of each connection; returns when that
+        has ended.  Its `OSError` and `ValueError` end it.
+    over
+        Called then with host and ranks, and whether nothing is heard of that host any more, or the
+        connection was closed.
     """
-    import hmac
-    import json
 
-    _keep_alive(connection)
-    reading, writing = connection.makefile("r"), connection.makefile("w")
-    if not hmac.compare_digest(reading.readline().strip(), token):
-        return None
-    host, ranks = json.loads(reading.readline())
-    return reading, writing, host, ranks
+    def __init__(
+        self,
+        token: str,
+        hear: Callable[[TextIO, TextIO], None],
+        over: Callable[[str, list[int], bool], None],
+    ) -> None:
+        self._token = token
+        self._to_hear = hear
+        self._over = over
+
+    def start(self, server: socket.socket) -> None:
+        """Listen; returns at once."""
+        threading.Thread(target=self._accept, args=(server,), daemon=True).start()
+
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=self._hear, args=(connection,), daemon=True).start()
+
+    def _hear(self, connection: socket.socket) -> None:
+        import hmac
+        import json
+
+        who: tuple[str, list[int]] | None = None
+        silent = False
+        try:
+            with connection, contextlib.suppress(ValueError):
+                _keep_alive(connection)
+                reading, writing = connection.makefile("r"), connection.makefile("w")
+                if hmac.compare_digest(reading.readline().strip(), self._token):
+                    host, ranks = json.loads(reading.readline())
+                    who = host, ranks
+                    self._to_hear(reading, writing)
+        except OSError as error:
+            silent = is_silence(error.errno)
+        if who is not None:
+            self._over(*who, silent)
 
 
 def say(lines: TextIO, what: object) -> None:

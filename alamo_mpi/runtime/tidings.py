@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from alamo_mpi.core.loss import Grant
 from alamo_mpi.runtime.court import grant_of
-from alamo_mpi.runtime.lines import Line, accept, is_silence, say
+from alamo_mpi.runtime.lines import Line, Listener, say
 
 if TYPE_CHECKING:
     import socket
@@ -71,34 +71,22 @@ class Hub:
 
     def serve(self, server: socket.socket, token: str) -> None:
         """Hear the spokes, in threads that end with the process."""
-        threading.Thread(target=self._accept, args=(server, token), daemon=True).start()
+        Listener(token, self._hear, self._over).start(server)
 
-    def _accept(self, server: socket.socket, token: str) -> None:
-        while True:
-            connection, _ = server.accept()
-            threading.Thread(target=self._hear, args=(connection, token), daemon=True).start()
-
-    def _hear(self, connection: socket.socket, token: str) -> None:
+    def _hear(self, lines: TextIO, spoke: TextIO) -> None:
         import json
 
-        host, ranks, silent = "", list[int](), False
-        try:
-            with connection, contextlib.suppress(ValueError):
-                known = accept(connection, token)
-                if known is None:
-                    return
-                lines, spoke, host, ranks = known
+        with self._lock:
+            self._spokes.append(spoke)
+        for line in lines:
+            kind, *rest = json.loads(line)
+            if kind == "lost":
+                self.lose(*rest)
+            else:
                 with self._lock:
-                    self._spokes.append(spoke)
-                for line in lines:
-                    kind, *rest = json.loads(line)
-                    if kind == "lost":
-                        self.lose(*rest)
-                    else:
-                        with self._lock:
-                            say(spoke, ["seen", *self._seen()])
-        except OSError as error:
-            silent = is_silence(error.errno)
+                    say(spoke, ["seen", *self._seen()])
+
+    def _over(self, host: str, ranks: list[int], silent: bool) -> None:
         gone = [rank for rank in ranks if self.lose(rank, None)]
         if gone:
             self._bury(host, gone, silent)
