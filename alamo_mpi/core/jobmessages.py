@@ -35,8 +35,11 @@ class Join(NamedTuple):
 
     job: int
     gang: tuple[int, ...]
-    #: Pickle of the callable and its arguments.
-    call: bytes
+    #: Pickle of the callable, and whether one that was unpickled before will do.
+    function: bytes
+    lasting: bool
+    #: Pickle of a tuple.
+    arguments: bytes
 
 
 class Part(NamedTuple):

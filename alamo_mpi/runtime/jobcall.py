@@ -25,6 +25,7 @@ from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.functions import name_of
 from alamo_mpi.runtime.joberror import Blame, raised_by
 from alamo_mpi.runtime.jobhub import Hub, Part
+from alamo_mpi.runtime.jobtarget import Travelling, packed
 from alamo_mpi.runtime.packing import dumps, loads
 from alamo_mpi.runtime.runners import Interruption
 
@@ -65,6 +66,14 @@ class JobCall:
         # What errors, pictures and telemetry call the task.
         name = os.path.basename(target) if isinstance(target, str) else name_of(target)
         self.__name__ = name
+        #: A callable as it has come to this worker.
+        self._came: Travelling | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel with a callable pickled apart, so that the leader can hand it on as it is."""
+        if isinstance(self._target, str):
+            return JobCall, (self._target, self._terms)
+        return _arrived, (self._came or packed(self._target), self._terms)
 
     def __call__(self, *arguments: Any) -> list[Any]:
         """Run the job; blocks until it has ended, and leaves nothing of it behind."""
@@ -103,7 +112,8 @@ class JobCall:
 
         assert callable(self._target)
         terms = self._terms
-        call = RanksCall(terms.uid, self.__name__, self._target, arguments, terms.timeout_s)
+        came = self._came or packed(self._target)
+        call = RanksCall(terms.uid, self.__name__, self._target, came, arguments, terms.timeout_s)
         return run_on_ranks(site, work.run.gang, _number(work, terms.uid), call)
 
     def _parts(self, site: JobSite, gang: Sequence[int], arguments: Sequence[Any]) -> list[Part]:
@@ -157,6 +167,13 @@ class JobCall:
         tail = hub.output.tail(rank) if rank >= 0 else ""
         blame = Blame(terms.uid, self.__name__, len(gang), host, fault, exception, tail, said)
         return blame.error()
+
+
+def _arrived(came: Travelling, terms: Terms) -> JobCall:
+    """Return the call of a callable that was pickled elsewhere."""
+    call = JobCall(came.unpacked(), terms)
+    call._came = came
+    return call
 
 
 def _number(work: Work, uid: int) -> int:

@@ -25,6 +25,7 @@ from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.failures import describe
 from alamo_mpi.runtime.joberror import Blame, raised_by
 from alamo_mpi.runtime.joboutput import JobOutput
+from alamo_mpi.runtime.jobtarget import Travelling
 from alamo_mpi.runtime.packing import dumps, loads
 from alamo_mpi.runtime.runners import Guard, Interruption
 
@@ -43,6 +44,8 @@ class RanksCall(NamedTuple):
     uid: int
     name: str
     function: Callable[..., Any]
+    #: The function again, for the others.
+    came: Travelling
     arguments: Sequence[Any]
     timeout_s: float | None
 
@@ -124,9 +127,9 @@ def run_on_ranks(site: JobSite, gang: tuple[int, ...], job: int, call: RanksCall
         If it raised on a rank, or did not end in time.
     """
     leading = site.leading = Leading(site, gang, job, call)
-    pickled = dumps((call.function, tuple(call.arguments)))
+    arguments = dumps(tuple(call.arguments))
     for worker in gang[1:]:
-        site.send(worker, Join(job, gang, pickled))
+        site.send(worker, Join(job, gang, *call.came, arguments))
     try:
         value = _lead(site, leading, gang, job, call)
         _gather(site, leading)
@@ -219,8 +222,8 @@ class Members:
         result, failure = None, None
         try:
             comm = site.communicator(message.gang, message.job)
-            function, arguments = loads(message.call)
-            result = (_call(work, function, comm, arguments),)
+            function = Travelling(message.function, message.lasting).unpacked()
+            result = (_call(work, function, comm, loads(message.arguments)),)
         except BaseException as error:
             work.in_task = False
             failure = tuple(describe(error, 1))

@@ -1,9 +1,12 @@
 """A worker as a place where ranks of jobs run: what it starts for them, and sees the end of.
 
 The worker that leads a job asks the others of its gang by `Enlist` to start what runs a rank; each
-does that itself, so that the process has its worker's host, cores and GPUs.  `Dismiss` ends it,
-and has the worker start a spare for its next rank, which waits until it is told: so a Python need
-be started only for the first job.  The spare ends with its worker.
+does that itself, so that the process has its worker's host, cores and GPUs.  `Dismiss` ends it.
+
+A moment later the worker starts a spare for its next rank, which waits until it is told: so a
+Python need be started only for the first job, and for one that follows another at once, which
+would wait for the spare as long.  Started with `Dismiss`, each host's spares would take the
+processors for 20 ms from what runs next.  The spare ends with its worker.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ WRAPPER = (
 #: Seconds that a wrapper has to end when its job is over, before it is ended.
 _LEAVE_S = 1.0
 _LEAVE_NAP_S = 5e-4
+#: A spare is started when no job has begun or ended here for so many seconds.
+_QUIET_S = 0.03
 
 _SHARED_MEMORY = "/dev/shm"
 
@@ -111,22 +116,28 @@ class JobSite:
         self._started: dict[int, list[subprocess.Popen[bytes]]] = {}
         self._files: dict[int, list[str]] = {}
         self._spare: subprocess.Popen[bytes] | None = None
+        #: When to start a spare, if one is to be.
+        self._spare_due: float | None = None
+        #: Held to start one: the main thread looks when it is idle, the service thread beside it.
+        self._starting = threading.Lock()
         #: Interrupts user code of this worker; set by whoever makes the site.
         self.interrupt: Callable[[Work], None] = lambda work: None
         _here = self
 
     def lead(self, work: Work) -> None:
-        """Note what this worker runs from now on."""
+        """Note what this worker runs from now on, which is a job."""
         self.work = work
+        self._put_off_spare()
 
     def dispatch(self, source: int, message: Any) -> bool:
         """Take in a message, if it is about jobs; on any thread, starts and ends processes."""
         if isinstance(message, Enlist):
             self._enlist(message)
         elif isinstance(message, Dismiss):
-            if self._dismiss(message.job) and self._spare is None:
-                with contextlib.suppress(OSError):
-                    self._spare = _start()
+            if self._dismiss(message.job):
+                self._spare_due = time.monotonic() + _QUIET_S
+                if self.world.size == 1:
+                    self._start_spare()  # nobody would look later
             _unlink_shared(message.shared)
             for group in message.orphans:
                 with contextlib.suppress(OSError):
@@ -136,6 +147,7 @@ class JobSite:
             if self.job == message.job:
                 self.turn.set()
         elif isinstance(message, Join):
+            self._put_off_spare()
             self.members.join(source, message)
         elif isinstance(message, Part):
             # One that ends after its job was given up is no news.
@@ -149,6 +161,24 @@ class JobSite:
         """Look after a job without processes; on the thread that polls beside it."""
         if self.leading is not None:
             self.leading.watch()
+
+    def look_ahead(self) -> None:
+        """Start a spare if it is time to; on any thread that polls."""
+        due = self._spare_due
+        if due is not None and time.monotonic() > due:
+            self._start_spare()
+
+    def _start_spare(self) -> None:
+        with self._starting:
+            # The other thread may have been here meanwhile.
+            due, self._spare_due = self._spare_due, None
+            if due is not None and self._spare is None:
+                with contextlib.suppress(OSError):
+                    self._spare = _start()
+
+    def _put_off_spare(self) -> None:
+        if self._spare_due is not None:
+            self._spare_due = time.monotonic() + _QUIET_S
 
     def communicator(self, gang: Sequence[int], job: int) -> Communicator:
         """Make the communicator of a gang; collective over it, ended by `dismiss`."""
@@ -190,6 +220,7 @@ class JobSite:
         # What cannot be started does not connect to the hub, which says so when its time is over;
         # but it is this very Python that is started.
         with contextlib.suppress(OSError):
+            self._spare_due = None
             process, self._spare = self._spare, None
             if process is None or process.poll() is not None:
                 process = _start()
@@ -247,6 +278,8 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _unlink_shared(beginnings: tuple[str, ...]) -> None:
+    if not beginnings:
+        return
     with contextlib.suppress(OSError):
         for name in os.listdir(_SHARED_MEMORY):
             if name.startswith(beginnings):

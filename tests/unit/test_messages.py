@@ -55,7 +55,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Over": ((2, 0), 4),
     "Enlist": (4, 1, {"A": "b"}, "", ""),
     "Dismiss": (4, ("mpich_shm_1_",), ()),
-    "Join": (4, (1, 2), b"call"),
+    "Join": (4, (1, 2), b"f", True, b"a"),
     "Part": (4, 1, (b"payload",), None, b"out", b""),
     "SpawnTurn": (4, True),
     "Cancel": ((2, 0), 4, 1, [0, 2]),
