@@ -88,11 +88,14 @@ def _request(invocation: Invocation, cwd: bytes) -> dict[str, Any]:
     elif "ALAMO_GATEWAY" in os.environ:
         # How it finds the services of this rank; what was given is from elsewhere.
         environment = {**environment, "ALAMO_GATEWAY": os.environ["ALAMO_GATEWAY"]}
+    variables = variables_of(invocation.limits, gpus)
+    if variables:  # else it stays the same object, which the warden has got already
+        environment = {**environment, **variables}
     preexec = None if invocation.preexec_fn is None else (invocation.preexec_fn, sys.path)
     return {
         "args": invocation.args,
         **invocation.options,
-        "env": {**environment, **variables_of(invocation.limits, gpus)},
+        "env": environment,
         "cwd": cwd,
         "preexec": preexec,
         "cpus": None if invocation.limits is None else invocation.limits.cpus,
