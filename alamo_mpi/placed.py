@@ -63,20 +63,12 @@ def ranks_for(batch: Batch, policy: Policy | None, *, masks: bool) -> frozenset[
 
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a Policy, not {policy!r}")
-    if not batch._live.ranks:
-        if not _asks_for_workers(policy):
-            return None
-        raise ValueError(
-            "A policy that says where to run is for the main program: a task does not know the "
-            "workers of its batch. Start the task that needs it from there."
-        )
-    means = batch._manager.means
-    return eligible(policy, {rank: means[rank] for rank in batch._live.ranks}, masks=masks)
-
-
-def _asks_for_workers(policy: Policy) -> bool:
     asked = policy.host, policy.cpu_affinity, policy.gpus, policy.gpu_affinity
-    return any(each is not None for each in asked) or policy.placement == "spread"
+    if all(each is None for each in asked):
+        return None  # what the workers have may have to be asked for
+    means = batch._manager.means_of(batch._live)
+    # A task of a batch that is over is never run; its start says so.
+    return eligible(policy, means, masks=masks) if means else None
 
 
 def check_can_limit(limits: Limits) -> None:
@@ -96,9 +88,9 @@ def check_can_limit(limits: Limits) -> None:
 
 def hosts_of(batch: Batch, ranks: frozenset[int] | None) -> tuple[frozenset[int], ...]:
     """Return the hosts of a batch, each as those of these workers (None: all) that are there."""
-    means = batch._manager.means
+    means = batch._manager.means_of(batch._live)
     hosts: dict[str, set[int]] = {}
-    for rank in batch._live.ranks if ranks is None else ranks:
+    for rank in means if ranks is None else ranks:
         hosts.setdefault(means[rank].host, set()).add(rank)
     return tuple(map(frozenset, hosts.values()))
 
@@ -117,4 +109,7 @@ def pins_of(tasks: Sequence[Task]) -> dict[int, frozenset[int]]:
     if set(map(type, tasks)) == {_Function}:
         return {}
     ranks = {index: getattr(task, "_ranks", None) for index, task in enumerate(tasks)}
-    return {index: allowed for index, allowed in ranks.items() if allowed is not None}
+    # Equal sets as one object: where that goes by message, it is pickled once.
+    alike: dict[frozenset[int], frozenset[int]] = {}
+    pinned = ((index, allowed) for index, allowed in ranks.items() if allowed is not None)
+    return {index: alike.setdefault(allowed, allowed) for index, allowed in pinned}

@@ -255,7 +255,8 @@ class Ask(NamedTuple):
     address: Address
     #: Counted by the asking process.
     number: int
-    #: "open", "join", "terminate", "records", or "held": by which tasks those of the client are.
+    #: "open", "join", "terminate", "records"; "means": what its workers have, as rank -> fields of
+    #: a `core.gpus.Means`; or "held": by which tasks those of the client are.
     what: str
     #: Number of the batch; for "open", 0.
     batch: int
@@ -319,6 +320,10 @@ class Submit(NamedTuple):
     graph: tuple[int, bytes, bytes, bytes, bytes] | None
     #: Task -> number of workers that it takes at once, for those that are jobs.
     widths: dict[int, int]
+    #: Task -> the workers that may run it, for those that not all may.
+    pins: dict[int, frozenset[int]]
+    #: Task -> the hosts over which it is to be spread, each as workers there, for such jobs.
+    spreads: dict[int, tuple[frozenset[int], ...]]
     #: Task -> seconds that it may run, for those that have a limit.
     limits: dict[int, float]
     #: Task -> on what terms it is tried again, as fields of a `core.retry.Retry`.

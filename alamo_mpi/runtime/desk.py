@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from alamo_mpi.core.gpus import Means
 from alamo_mpi.core.graph import Graph
 from alamo_mpi.core.messages import (
     Address,
@@ -60,7 +61,10 @@ class Tables(NamedTuple):
 
 
 class Acts(Protocol):
-    """What the desk has the manager do."""
+    """What the desk has the manager do, and know."""
+
+    #: What each rank has.
+    means: tuple[Means, ...]
 
     def open_for(
         self, rank: int, num_workers: int | None, log_level: int, record: bool, client: Client
@@ -245,6 +249,9 @@ class Desk:
                 recorder = live.recorder if live is not None else self._recorders.get(ask.batch)
                 rows = None if recorder is None else recorder.records
                 self._answer(ask, None, None if rows is None else [tuple(row) for row in rows])
+            elif ask.what == "means":
+                ranks = () if live is None else live.ranks
+                self._answer(ask, None, {rank: tuple(self._acts.means[rank]) for rank in ranks})
             elif ask.what == "held":
                 holders = None if live is None else held_up(live, ask.address, self._hosts)
                 self._answer(ask, None, holders)
@@ -340,6 +347,8 @@ class Desk:
             record=record,
             depth=message.depth,
             widths=message.widths,
+            pins=message.pins,
+            spreads=message.spreads,
         )
         program.retry = {index: Retry(*terms) for index, terms in message.retry.items()}
         uids, names = message.uids, message.names

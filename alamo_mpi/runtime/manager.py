@@ -27,6 +27,7 @@ from alamo_mpi.core.events import (
     Ticked,
     Unrun,
 )
+from alamo_mpi.core.gpus import Means
 from alamo_mpi.core.jobmessages import SpawnTurn
 from alamo_mpi.core.lifecycle import PRIMARY
 from alamo_mpi.core.messages import (
@@ -107,10 +108,13 @@ class Manager:
         Serves the clients on other ranks.
     uids : iterator of int
         Ids for tasks.
+    hosts, one_node
+        Host name by rank; whether all ranks share memory.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.hosts, self.one_node = world.hosts, world.one_node
         self.lock = threading.RLock()
         self._transport = Transport(world)
         self._send, self._transport.sent = self._transport.send, waker()
@@ -161,16 +165,6 @@ class Manager:
 
     # For clients ------------------------------------------------------------------------------
 
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Host name by rank."""
-        return self._world.hosts
-
-    @property
-    def one_node(self) -> bool:
-        """Whether all ranks share memory."""
-        return self._world.one_node
-
     def open_batch(
         self, num_workers: int | None, log_level: int, *, record: bool
     ) -> tuple[LiveBatch, Hashable]:
@@ -216,6 +210,10 @@ class Manager:
         if place is not None:
             place.at_end.append(lambda: self.close(live, client))
         return live, client
+
+    def means_of(self, live: LiveBatch) -> dict[int, Means]:
+        """Return what each worker of a batch has."""
+        return {rank: self.means[rank] for rank in live.ranks}
 
     def share(self, live: LiveBatch) -> BatchState:
         """Return what to pickle of a batch; others may come to it from now on."""

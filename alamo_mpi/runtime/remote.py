@@ -90,6 +90,8 @@ class RemoteBatch:
         self.record = record
         self.key = key
         self.ranks: tuple[int, ...] = ()
+        #: What each of its workers has, once that was asked for.
+        self.means: dict[int, Means] | None = None
         self.lifecycle = Lifecycle()
         self.shared = False
         #: Starts that are not over.
@@ -128,8 +130,6 @@ class RemoteService:
         self.address = address
         self.hosts = hosts
         self.uids: Iterator[int] = itertools.count(first)
-        #: None are known here; see `placed.ranks_for`.
-        self.means: tuple[Means, ...] = ()
         self._channel = channel
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -201,6 +201,13 @@ class RemoteService:
             place.at_end.append(close)
             place.at_loss.append(give_up)
         return live, PRIMARY
+
+    def means_of(self, live: RemoteBatch) -> dict[int, Means]:
+        """Return what each worker of a batch has; one round trip for the first that asks."""
+        if live.means is None:
+            found = self._ask("means", live.number, ())
+            live.means = {rank: Means(*fields) for rank, fields in found.items()}
+        return live.means
 
     def share(self, live: RemoteBatch) -> BatchState:
         """Return what to pickle of a batch."""
@@ -297,6 +304,8 @@ class RemoteService:
             },
             graph_arrays(program.graph),
             dict(program.widths),
+            dict(program.pins),
+            dict(program.spreads),
             submission.limits,
             {index: tuple(terms) for index, terms in program.retry.items()},
             submission.isolated,

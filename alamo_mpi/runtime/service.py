@@ -5,7 +5,7 @@ There is a `Manager` on rank 0 and, on every other rank, a `RemoteService` that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # every attached process imports this, also one without batches
@@ -61,8 +61,6 @@ class BatchService(Protocol):
         Gives what came back of tasks.
     uids : iterator of int
         Ids of tasks, unique in the program.
-    means : sequence of Means
-        What each rank has, for the policies of tasks; empty where that is not known.
     one_node : bool
         Whether no worker is nearer to any data than another, as far as is known here.
     """
@@ -70,10 +68,6 @@ class BatchService(Protocol):
     preparer: Preparer
     outcomes: Outcomes
     uids: Iterator[int]
-
-    @property
-    def means(self) -> Sequence[Means]:
-        """See above."""
 
     @property
     def one_node(self) -> bool:
@@ -86,6 +80,9 @@ class BatchService(Protocol):
 
     def join_in(self, state: BatchState) -> tuple[Any, Any]:
         """Become a further client of a batch; return its handle and the client."""
+
+    def means_of(self, live: Any) -> Mapping[int, Means]:
+        """Return what each worker of a batch has, for the policies of tasks; none if it is over."""
 
     def share(self, live: Any) -> BatchState:
         """Return what to pickle of a batch; others may come to it from now on."""

@@ -21,6 +21,32 @@ def on_ranks(comm: Any) -> tuple[str, int]:
     return socket.gethostname(), comm.allreduce(comm.rank)
 
 
+def placements(batch: Batch) -> list[str]:
+    """Return on how many hosts jobs are, and what ran where it was told to."""
+    said = []
+    for placement, width in (("spread", 2), ("spread", 3), ("packed", 3)):
+        placed = batch.job("hostname", (), width, policy=Policy(placement=placement))
+        placed.run()
+        there = {line.split("] ")[1] for line in placed.stdout.get().splitlines()}
+        said.append(f"{placement} {width} on {len(there)}")
+    for host in ("node1", "node2", "node3"):
+        policy = Policy(host=host)
+        try:
+            tasks = [batch.function(socket.gethostname, policy=policy) for _ in range(4)]
+        except ValueError:  # a Slurm step of two nodes
+            continue
+        batch.compile(tasks).run()
+        assert {task.result.get() for task in tasks} == {host}
+        said.append(f"on {host}")
+    return said
+
+
+def in_own_batch() -> list[str]:
+    """Return the same, of a batch that a task makes."""
+    with Batch() as inner:
+        return placements(inner)
+
+
 def main(launches: list[str]) -> None:
     """Run on all workers."""
     with Batch() as batch:
@@ -28,11 +54,10 @@ def main(launches: list[str]) -> None:
         wanted = batch.job("hostname", (), width, policy=Policy(launch="pmi"))
         assert wanted.run() == [0] * width
         hosts = [line.split("] ")[1] for line in sorted(wanted.stdout.get().splitlines())]
-        for placement, width_of in (("spread", 2), ("spread", 3), ("packed", 3)):
-            placed = batch.job("hostname", (), width_of, policy=Policy(placement=placement))
-            placed.run()
-            there = {line.split("] ")[1] for line in placed.stdout.get().splitlines()}
-            print(placement, width_of, "on", len(there))
+        said = placements(batch)
+        print(*said, sep="\n")
+        assert batch.function(in_own_batch).run() == said
+        assert batch.function(placements, batch).run() == said
         for launch in launches:
             policy = Policy(launch=launch)
             target = on_ranks if launch == "ranks" else with_mpi

@@ -26,6 +26,7 @@ def test_jobs_on_three_hosts(hosts: Hosts) -> None:
     assert run.returncode == 0, run
     assert "hosts: node1 node2 node3" in run.stdout
     assert "spread 2 on 2\nspread 3 on 3\npacked 3 on 2\n" in run.stdout
+    assert "on node1\non node2\non node3\n" in run.stdout
     assert run.stdout.count("launch: ") == len(launches)
     assert run.stdout.count("crash: SIGSEGV") == len(launches) - 1
 

@@ -12,7 +12,7 @@ from tests.support.mpirun import mpirun
 pytestmark = pytest.mark.slow
 
 PROGRAM = """\
-    import logging, os, subprocess
+    import logging, os, subprocess, sys
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     import alamo_mpi
     from alamo_mpi import Batch, Policy
@@ -20,18 +20,22 @@ PROGRAM = """\
     def mine():
         return alamo_mpi.gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
-    with Batch(log_level=logging.INFO) as batch:
+    def use(batch, gpus):
+        said = []
+
         def shown(**wanted):
             line = ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]
             task = batch.process(line, policy=Policy(**wanted))
             assert task.run() == 0
             return task.stdout.get().strip()
 
-        for gpu in alamo_mpi.gpus():
-            assert batch.function(mine, policy=Policy(gpu_affinity=[gpu])).run() == ((gpu,), gpu)
+        for gpu in gpus:
+            tasks = [batch.function(mine, policy=Policy(gpu_affinity=[gpu])) for _ in range(3)]
+            batch.compile(tasks).run()
+            assert {task.result.get() for task in tasks} == {((gpu,), gpu)}
             assert shown(gpu_affinity=[gpu]) == gpu
-        print("all:", *alamo_mpi.gpus(), "shown:", shown(gpu_affinity=alamo_mpi.gpus()))
-        print("one:", len(shown(gpus=1)))
+        said.append(f"all: {' '.join(gpus)} shown: {shown(gpu_affinity=gpus)}")
+        said.append(f"one: {len(shown(gpus=1))}")
 
         def of_ranks(launch, **wanted):
             policy = Policy(launch=launch, **wanted)
@@ -40,12 +44,41 @@ PROGRAM = """\
             return [line.split("] ")[1] for line in sorted(job.stdout.get().splitlines())]
 
         for launch in "auto", "mpiexec":  # that one has its environment from one of the workers
-            assert of_ranks(launch) == of_ranks(launch, gpus=1) == list(alamo_mpi.gpus())
-            assert of_ranks(launch, gpu_affinity=alamo_mpi.gpus()[:1]) == [alamo_mpi.gpus()[0]] * 2
+            assert of_ranks(launch) == of_ranks(launch, gpus=1) == list(gpus)
+            assert of_ranks(launch, gpu_affinity=gpus[:1]) == [gpus[0]] * 2
+        for gpu in gpus:
+            policy = Policy(launch="ranks", gpu_affinity=[gpu])
+            assert batch.job(lambda comm: mine(), policy=policy).run() == [((gpu,), gpu)]
         try:
             batch.function(mine, policy=Policy(gpus=2))
         except ValueError as error:
-            print(error)
+            said.append(str(error))
+        return said
+
+    def in_own_batch(gpus):
+        with Batch() as inner:
+            return use(inner, gpus)
+
+    def in_attached_program(gpus):
+        command = [sys.executable, __file__, *gpus]
+        with alamo_mpi.waiting():  # the program has tasks for this very worker
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        assert done.returncode == 0
+        return done.stdout.splitlines()
+
+    if sys.argv[1:]:
+        with Batch() as batch:
+            print("\\n".join(use(batch, tuple(sys.argv[1:]))))
+        sys.exit()
+
+    with Batch(log_level=logging.INFO) as batch:
+        gpus = alamo_mpi.gpus()
+        said = use(batch, gpus)
+        print("\\n".join(said))
+        for task in in_own_batch, in_attached_program:
+            assert batch.function(task, gpus).run() == said
+        # A batch that a task was given, too.
+        assert batch.function(use, batch, gpus).run() == said
     assert "CUDA_DEVICE_ORDER" not in os.environ
 """
 

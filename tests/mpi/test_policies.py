@@ -106,18 +106,6 @@ def test_the_ranks_of_a_job_keep_to_their_cpus_and_threads(batch: Batch, launch:
     assert batch.function(cpus).run() == cpus()
 
 
-def test_a_task_may_say_how_its_jobs_are_started_but_not_where() -> None:
-    def nested(policy: Any) -> Any:
-        with Batch() as inner:
-            return inner.job(lambda comm: comm.size, policy=policy).run()
-
-    with Batch() as batch:
-        assert batch.function(nested, Policy(launch="ranks")).run() == [1]
-        if alamo_mpi.init().world.size > 1:  # else the task runs in the main program
-            with pytest.raises(ValueError, match="does not know the workers"):
-                batch.function(nested, Policy(launch="ranks", cpu_affinity=[0])).run()
-
-
 def test_threads_without_the_means(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alamo_mpi.placed.can_limit_threads", lambda: False)
     with pytest.raises(ValueError, match="pip install threadpoolctl"):
