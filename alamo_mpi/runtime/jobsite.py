@@ -49,7 +49,7 @@ WRAPPER = (
 _LEAVE_S = 1.0
 _LEAVE_NAP_S = 5e-4
 #: A spare is started when no job has begun or ended here for so many seconds.
-_QUIET_S = 0.03
+_QUIET_S = 0.005
 
 _SHARED_MEMORY = "/dev/shm"
 
