@@ -52,7 +52,10 @@ def children() -> set[str]:
 def looks_ahead_on_many_threads() -> tuple[int, bool]:
     site = here()
     spare_in_time()
-    old, site._spare = site._spare, None
+    with site._starting:
+        # Due once more, if the job began while the spare that it did not get was being started.
+        site._spare_due = None
+        old, site._spare = site._spare, None
     assert old is not None
     assert old.stdin is not None
     old.stdin.close()
@@ -83,6 +86,8 @@ def put_off() -> bool:
     """Tell whether a job that begins here puts off a spare that is due, and does not make it."""
     site = here()
     spare_in_time()
+    with site._starting:
+        site._spare_due = None  # see above
     site._put_off_spare()
     none_wanted = site._spare_due
     site._spare_due = far = 1e12
