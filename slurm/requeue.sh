@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Stop cleanly before the time limit, and go on in a new run of the same job.
+# Stop cleanly before the time limit or when preempted, and go on in a new run of the same job.
 #
 # Slurm warns this script some time before the limit (up to a minute earlier than asked for). The
 # program then gets what Ctrl-C would give it: a KeyboardInterrupt on rank 0, where it saves what it
 # has and ends. The job is queued again under the same number; the program sees by its files, or by
 # SLURM_RESTART_COUNT, that it is not the first run. A program that comes to its end is not
-# queued again. Preemption and `scontrol requeue` give no such warning: save often enough.
+# queued again.
+# A preempted program gets SIGTERM, which is a StopSignal on rank 0: at the beginning of the
+# partition's GraceTime where it has one, else KillWait before Slurm kills it, as with
+# `scontrol requeue`. Slurm takes a program that stops within GraceTime for one that has ended, so
+# this script queues the job again.
 # Edit: these options, the folder of the environment, the program.
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=4
@@ -35,6 +39,9 @@ wait "$!" || status=$?
 if [ -n "$stopping" ]; then
     wait "$!" || true # the trap ended the first one
     echo "Stopped before the time limit; job $SLURM_JOB_ID is queued again."
+    scontrol requeue "$SLURM_JOB_ID"
+elif [ "$status" != 0 ] && [[ $(scontrol show job "$SLURM_JOB_ID") == *" PreemptTime="[0-9]* ]]; then
+    echo "Stopped to make way; job $SLURM_JOB_ID is queued again."
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -15,6 +15,13 @@ import pytest
 from alamo_mpi.mpi.launcher import find_launcher
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Slurm's configuration, written by slurm-up for all nodes; one line a thing.
+SLURM_CONF = Path("/etc/slurm/slurm.conf")
+PREEMPTION = """\
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=urgent Nodes=ALL PriorityTier=10 MaxTime=60 State=UP
+"""
 #: Folder with netns-cluster and slurm-up; `ALAMO_TESTBED` names another one.
 TESTBED = Path(os.environ.get("ALAMO_TESTBED", ROOT.parent / "shared" / "testbed"))
 
@@ -154,3 +161,18 @@ def slurm_again() -> None:
     env = _slurm_environment()
     for command in (_SLURM_DOWN, _SLURM_UP):
         subprocess.run(command, env=env, capture_output=True, timeout=120, check=True)
+
+
+@pytest.fixture
+def urgent(slurm: Hosts) -> Iterator[None]:
+    """A second partition, ``urgent``, whose jobs preempt those of the other one."""
+    before = SLURM_CONF.read_text()
+
+    def configure(text: str) -> None:
+        SLURM_CONF.write_text(text)
+        run = slurm.run("scontrol", "reconfigure", timeout_s=30)
+        assert run.returncode == 0, run
+
+    configure(before + PREEMPTION)
+    yield
+    configure(before)

@@ -136,8 +136,8 @@ def test_requeue(slurm: Hosts, shared: Path) -> None:
     assert stopped(state) == ["KeyboardInterrupt() at 50"]
 
 
-def test_preempted(slurm: Hosts, shared: Path) -> None:
-    """Put back in the queue by Slurm itself, which is what preemption does: saved, and goes on."""
+def test_requeued_by_hand(slurm: Hosts, shared: Path) -> None:
+    """Put back in the queue by Slurm itself, as an administrator would: saved, and goes on."""
     state = shared / "state"
     script = Script(slurm, shared, "cpu.sh", f"{HERE / 'stops.py'} {state}")
     script.submit("--ntasks-per-node=2", "--requeue", "--open-mode=append")
