@@ -140,7 +140,6 @@ def _start_program() -> Session:
     from alamo_mpi.runtime.gateway.listener import open_gateway
     from alamo_mpi.runtime.pool import open_pool
     from alamo_mpi.runtime.witnessed import attend, attended
-    from alamo_mpi.startline import log_start
 
     world = World(about=inventory())
     if world.rank > 0:
@@ -160,7 +159,12 @@ def _start_program() -> Session:
             from alamo_mpi.mpi.survival import check_survivable
 
             check_survivable(world.one_node)
-        grace_s(os.environ.get(SETTING, ""))  # a wrong setting is told before anything runs
+        # A wrong setting is told before anything runs.
+        grace_s(os.environ.get(SETTING, ""))
+        if os.environ.get("ALAMO_LOG"):
+            from alamo_mpi.startlog import listen
+
+            listen(world.rank)
         pool = open_pool(world)
     unlink_shared_memory()  # the pool's
     open_gateway(world, pool)
@@ -173,6 +177,8 @@ def _start_program() -> Session:
             "One rank, so tasks run inside this process, one at a time. For more: "
             "python -m alamo_mpi -n N app.py"
         )
+    from alamo_mpi.startlog import log_start  # what only rank 0 does, only rank 0 loads
+
     log_start(world, pool)
     session = _open(world)
     attended()

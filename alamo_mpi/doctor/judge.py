@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from alamo_mpi.doctor.facts import HostFacts, LibraryFacts, RankFacts, RmaTimes, SpawnOutcome
 from alamo_mpi.doctor.report import BROKEN, GOOD, SLOW, Finding
+from alamo_mpi.startlog import ENOUGH_TO_PIN
 
 __all__ = ["judge_hang", "judge_launcher", "judge_ranks", "judge_rma", "judge_spawn"]
 
@@ -17,8 +18,6 @@ _LEAST_MPI4PY = (4, 1)
 _LEAST_STANDARD = (3, 1)
 #: Bytes in /dev/shm for each rank of a host: less makes the memory pool small.
 _SHM_PER_RANK = 64 << 20
-#: Bytes that a network card with RDMA wants to pin.
-_MEMLOCK = 64 << 20
 _CLOCK_S = 1e-2
 #: Seconds of an operation: on one host it is a memory access, between hosts a round trip.
 _RMA_LIMIT_S = {"one host": 1e-4, "between hosts": 3e-3}
@@ -136,7 +135,7 @@ def _tmpdir(hosts: Sequence[HostFacts]) -> Finding:
 
 def _memlock(hosts: Sequence[HostFacts]) -> Finding:
     for host in hosts:
-        if 0 <= host.memlock < _MEMLOCK:
+        if 0 <= host.memlock < ENOUGH_TO_PIN:
             return Finding(
                 "memlock",
                 SLOW,

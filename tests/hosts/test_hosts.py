@@ -35,6 +35,20 @@ def test_a_program_on_three_hosts(hosts: Hosts) -> None:
     assert "hosts: node2 node3" in run.stdout
 
 
+def test_what_the_start_says_of_several_hosts(hosts: Hosts) -> None:
+    listen = ("env", "ALAMO_LOG=info")
+    ranks = ("-n", "4", "--ppn", "2", "--hosts", "node1,node2", "--")
+    run = hosts.run(*ranks, *listen, PYTHON, "-m", "alamo_mpi", APP, timeout_s=60)
+    assert run.returncode == 0, run
+    within = "loads and stores" if find_launcher().family == "MPICH" else "operations of MPI"
+    for row in (
+        "  ranks        node1 x 2, node2 x 2\n",
+        "  idle ranks   look each 1 ms,",
+        f" MiB a rank; {within} on a host, operations of MPI between hosts,",
+    ):
+        assert run.stderr.count(row) == 1, (row, run.stderr)
+
+
 @pytest.mark.parametrize("name", ["before", "chain"])
 def test_tasks_run_where_their_data_is(hosts: Hosts, name: str) -> None:
     """Placed anyhow, half of the values would cross; the last few may, when a host has no work."""

@@ -296,34 +296,3 @@ def test_a_run_past_its_limit_shows_its_stacks(write: Write) -> None:
     assert run.timed_out
     assert "in stuck" in run.stderr
     assert started.pids() == []
-
-
-def test_the_log_says_what_was_found(tmp_path: Path) -> None:
-    """At level INFO, and once: launcher, MPI, threads, memory, modes and GPUs."""
-    app = tmp_path / "app.py"
-    app.write_text(
-        "import logging\nlogging.basicConfig(level=logging.INFO)\n"
-        "import alamo_mpi\nalamo_mpi.init()\n"
-    )
-    run = mpirun(3, [str(app)], env={"ALAMO_FAKE_GPUS": "2"})
-    run.check_clean()
-    assert run.rc == 0, str(run)
-    assert run.stderr.count("alamo_mpi starts: 3 ranks on ") == 1, str(run)
-    for found in (
-        f"{launcher().family}",
-        "=3; ",
-        "MPI_THREAD_MULTIPLE",
-        "MiB a rank, shared by all",
-        "idle ranks look each 10 ms",
-        "jobs by ",
-        "GPUs of rank 1: 0, rank 2: 1",
-    ):
-        assert found in run.stderr, str(run)
-
-
-def test_the_log_says_nothing_unasked(tmp_path: Path) -> None:
-    app = tmp_path / "app.py"
-    app.write_text("import alamo_mpi\nalamo_mpi.init()\n")
-    run = mpirun(3, [str(app)])
-    run.check_clean()
-    assert (run.rc, run.stderr) == (0, ""), str(run)

@@ -39,7 +39,7 @@ TOP_LEVEL = {
     "retrying": "surface",
     "session": "surface",
     "skipbody": "surface",
-    "startline": "surface",
+    "startlog": "surface",
     "stopsignals": "surface",
     "submitting": "surface",
     "task": "surface",
