@@ -7,7 +7,6 @@ stdin.  It sees to its own end, learns where to find this package, and goes on i
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import faulthandler
 import fcntl
@@ -24,15 +23,11 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 _SET_PDEATHSIG = 1
 _PATH_NBYTES = 1 << 20
 _LOWEST_PRIVATE_FD = 10
-#: So that the kernel, when memory runs out, takes this process and not the rank.
-_OOM_SCORE = "500"
 
 
 def _prepare() -> socket.socket:
     """See to it that this process ends in time, and says where; return its connection."""
     ctypes.CDLL(None).prctl(_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(_OOM_SCORE)
     faulthandler.enable(2)
     private = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, _LOWEST_PRIVATE_FD)
     null = os.open(os.devnull, os.O_RDONLY)

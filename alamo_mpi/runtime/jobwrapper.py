@@ -381,6 +381,12 @@ class _Wrapper:
             return file.read()
 
 
+def _be_killed_sooner() -> None:
+    """Have the kernel take the program before a rank when memory runs out, as the warden does."""
+    with _ignoring_errors, open("/proc/self/oom_score_adj", "rb+", buffering=0) as file:
+        file.write(b"%d" % min(int(file.read()) + 500, 1000))
+
+
 def _keep_to(cpus: tuple[int, ...]) -> None:
     """Let this process, and the program that it starts, run on these CPUs and on no others."""
     with _ignoring_errors:
@@ -432,6 +438,7 @@ def main() -> None:
     if wrapper.job["mode"] in ("relay", "watch"):
         wrapper.upstream = socket.socket(fileno=int(os.environ["PMI_FD"]))
     status, problem = 127, None
+    _be_killed_sooner()
     try:
         wrapper.start()
         status = wrapper.run()
