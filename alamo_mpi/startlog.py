@@ -136,7 +136,8 @@ def _reached(start: Start) -> str:
         return f"{on_host} between ranks"
     alone = len(set(start.hosts)) == len(start.hosts)
     within = "" if alone else f"{on_host} on a host, "
-    return f"{within}operations of MPI between hosts, where the target's polls move them"
+    far = "operations of MPI between hosts, which without RDMA wait until the target looks"
+    return within + far
 
 
 def _gpus(start: Start) -> str:

@@ -37,7 +37,7 @@ def test_warnings(changed: dict[str, int], says: str) -> None:
         ({"direct": False}, "operations of MPI on a host, operations of MPI between hosts"),
         ({"one_node": True}, "2048 MiB a rank; loads and stores between ranks"),
         ({"one_node": True, "direct": False}, "operations of MPI between ranks"),
-        ({"hosts": ("a", "b", "c")}, "rank; operations of MPI between hosts, where the target"),
+        ({"hosts": ("a", "b", "c")}, "rank; operations of MPI between hosts, which without"),
         ({"ncpus": {"a": 1, "b": 1}}, "note         more ranks than processors on a (2 ranks, 1 "),
         ({"gpus": ((), ("0",), ("0",))}, "GPUs         rank 1: 0; rank 2: 0\n"),
     ],
