@@ -224,7 +224,8 @@ if want hosts; then
                 tests/hosts/test_hosts.py tests/hosts/test_jobs.py
             step "slurm: $mpi" pytest_plain "$mpi" -o faulthandler_timeout=540 \
                 tests/hosts/test_slurm.py tests/hosts/test_scripts.py \
-                tests/hosts/test_slurm_survival.py tests/hosts/test_slurm_node.py
+                tests/hosts/test_preemption.py tests/hosts/test_slurm_survival.py \
+                tests/hosts/test_slurm_node.py
         done
     fi
 fi
