@@ -22,7 +22,8 @@ def started(slurm: Hosts, folder: Path, name: str) -> Script:
     """Return a running job of both nodes, whose program has come half way."""
     script = Script(slurm, folder, name, f"{STOPS} {folder / 'state'}")
     script.submit("--nodes=2", "--ntasks-per-node=2", "--requeue", "--open-mode=append")
-    until((folder / "state.waits").exists, script.output)
+    # Slurm looks at what is pending when something ends, and else once a minute.
+    until((folder / "state.waits").exists, script.shown, timeout_s=120)
     return script
 
 
