@@ -17,11 +17,9 @@ meets them:
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
-import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +28,7 @@ from alamo_mpi.core.loss import Case, Grant, Rank, buried, message, verdict
 from alamo_mpi.mpi.announced import survives
 from alamo_mpi.runtime.ancestry import Launchers
 from alamo_mpi.runtime.court import ANSWER_S, Court, Plea
+from alamo_mpi.runtime.deaths import doomed, how, parent_of, status_of
 from alamo_mpi.runtime.lines import is_silence
 from alamo_mpi.runtime.tidings import Hub, Spoke
 from alamo_mpi.runtime.witnesspage import (
@@ -44,7 +43,7 @@ from alamo_mpi.runtime.witnesspage import (
     Page,
 )
 
-__all__ = ["how", "main"]
+__all__ = ["main"]
 
 #: So long a signal that was heard explains the end of a rank.
 _MEMORY_S = 10.0
@@ -61,17 +60,6 @@ _READ_S = 0.3
 _LEAVE_S = 2.0
 #: As of `socket`, which is loaded where there are several hosts.
 _SOL_SOCKET, _SO_ERROR = 1, 4
-#: Seconds for the system to say how a process has ended.
-_STATUS_S = 0.05
-_KILL_BIT = 1 << (signal.SIGKILL - 1)
-_PF_EXITING = 0x4
-#: With this Open MPI ends a rank at which a connection was closed (MPI_ERR_UNKNOWN): where a host
-#: goes down, other ranks may be seen to end before it.
-_CUT_OFF = 14
-#: ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15): mask, cgroup, 11 numbers, exit status.
-_GET_INFO = 0xC040FF0B
-_INFO_EXIT = 1 << 3
-_INFO = struct.Struct("QQ11Ii")
 #: In place of the pidfd of a process that had ended before it could be opened.
 _GONE = -1
 
@@ -97,9 +85,9 @@ class _Watch:
         #: Whether a host that nothing is heard of any more was given up, for which launchers wait.
         self._gave_up = False
         #: The process that has started the ranks of this host; 0 has none that ends.
-        self._launcher = 0
+        self._parent = 0
         with contextlib.suppress(OSError):
-            self._launcher = int(_stat(ranks[0].pid)[1])
+            self._parent = parent_of(ranks[0].pid)
         #: Ranks that have not ended, with their pidfd.
         self._alive: dict[int, int] = {}
         #: Descriptor -> whose end it tells.
@@ -134,7 +122,7 @@ class _Watch:
                 at = self._whose[fd]
                 # The pipe is closed before the launcher can know of the end, and the pidfd tells
                 # it after; but user code may close what it does not know.
-                if at not in self._alive or not _doomed(self._ranks[at].pid):
+                if at not in self._alive or not doomed(self._ranks[at].pid):
                     continue
                 pidfd = self._alive.pop(at)
                 if self._page.ending:
@@ -163,16 +151,16 @@ class _Watch:
     def _examine(self, at: int, fd: int, *, prompt: bool) -> str | None:
         """Look at the first death: return what is to be said, None if nobody was lost."""
         began = time.monotonic()
-        status = _status(fd, self._ranks[at].pid)
+        status = status_of(fd, self._ranks[at].pid)
         # What was heard after a death need not be its reason: Open MPI's launcher ends the others.
         heard = self._listen() if prompt else time.monotonic() - self._heard_at < _MEMORY_S
         others = [rank.pid for each, rank in enumerate(self._ranks) if each != at]
         if not others and not prompt:
-            others = [self._launcher]
+            others = [self._parent]
         grant: Grant | None = None
         while True:
-            doomed = sum(map(_doomed, others))
-            case = Case(status, heard, len(others), doomed, prompt)
+            ending = sum(map(doomed, others))
+            case = Case(status, heard, len(others), ending, prompt)
             found = verdict(case)
             if found is False:
                 self.bench.quiet()
@@ -268,65 +256,6 @@ class _Watch:
             running = slot[RUNNING] == BUSY and task is not None
             # A rank that ended in its task has not said that it is over.
             yield rank._replace(task=task, running=running and rank.number not in lost)
-
-
-def how(status: int | None) -> str:
-    """Say how a process has ended."""
-    if status is None:
-        return "its process is gone"
-    if status == _CUT_OFF:
-        return "its process exited with status 14, with Open MPI for a lost connection to another"
-    if status >= 0:
-        return f"its process exited with status {status}"
-    with contextlib.suppress(ValueError):
-        return f"killed by signal {-status} ({signal.Signals(-status).name})"
-    return f"killed by signal {-status}"
-
-
-def _status(fd: int, pid: int) -> int | None:
-    """Return how a process has ended, if the system says it."""
-    until = time.monotonic() + _STATUS_S
-    while True:
-        found = _status_of_zombie(pid)
-        if found is None:
-            with contextlib.suppress(OSError):
-                request = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
-                fcntl.ioctl(fd, _GET_INFO, request)
-                mask, *_, code = _INFO.unpack(request)
-                found = code if mask & _INFO_EXIT else None
-        if found is not None:
-            return os.waitstatus_to_exitcode(found)
-        if time.monotonic() > until:
-            return None
-        time.sleep(1e-3)
-
-
-def _status_of_zombie(pid: int) -> int | None:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        fields = _stat(pid)
-        if fields[0] == "Z":
-            return int(fields[49])
-    return None
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of a process from its state on."""
-    with open(f"/proc/{pid}/stat") as file:
-        # The name, in parentheses, may hold anything.
-        return file.read().rpartition(")")[2].split()
-
-
-def _doomed(pid: int) -> bool:
-    """Tell whether a process has ended, or is about to."""
-    try:
-        fields = _stat(pid)
-        if fields[0] in "ZX" or int(fields[6]) & _PF_EXITING:
-            return True
-        with open(f"/proc/{pid}/status") as file:
-            pending = [line.split()[1] for line in file if line.startswith(("SigPnd", "ShdPnd"))]
-        return any(int(each, 16) & _KILL_BIT for each in pending)
-    except OSError:
-        return True
 
 
 def _listen_for(watch: int, say: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from alamo_mpi.core.loss import Case, Rank, Tally, message, verdict
 from alamo_mpi.runtime import witnessed
-from alamo_mpi.runtime.witness import how
+from alamo_mpi.runtime.deaths import how
 from alamo_mpi.runtime.witnessed import Mark
 from alamo_mpi.runtime.witnesspage import Page
 
