@@ -20,6 +20,8 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from alamo_mpi.core.grace import SETTING, grace_s
+from alamo_mpi.core.silence import SETTING as HOST_TIMEOUT
+from alamo_mpi.core.silence import silence_s
 from alamo_mpi.ending import Guest, ProgramEnd, Session, interactive
 from alamo_mpi.errors import RemoteError, TaskStateError
 from alamo_mpi.skipbody import BodySkipped, SkipBody, check_caller
@@ -161,6 +163,7 @@ def _start_program() -> Session:
             check_survivable(world.one_node)
         # A wrong setting is told before anything runs.
         grace_s(os.environ.get(SETTING, ""))
+        silence_s(os.environ.get(HOST_TIMEOUT, ""))
         if os.environ.get("ALAMO_LOG"):
             from alamo_mpi.startlog import listen
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
+
+from alamo_mpi.core.silence import SETTING, silence_s
 
 if TYPE_CHECKING:
     import socket
@@ -17,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Line", "Listener", "is_silence", "say"]
 
 _CONNECT_S = 5.0
-#: A host of which the system hears nothing for so long cannot be reached any more.
-_SILENCE_S = 6
 _SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}
 
 
@@ -145,11 +146,12 @@ def is_silence(number: int | None) -> bool:
 def _keep_alive(connection: socket.socket) -> None:
     import socket
 
+    silence_ms = int(1000 * silence_s(os.environ.get(SETTING, "")))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         (socket.TCP_KEEPIDLE, 1),
         (socket.TCP_KEEPINTVL, 1),
-        (socket.TCP_KEEPCNT, _SILENCE_S),
-        (socket.TCP_USER_TIMEOUT, 1000 * _SILENCE_S),
+        # What ends the connection, for probes that are not answered as for data.
+        (socket.TCP_USER_TIMEOUT, silence_ms),
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
