@@ -171,7 +171,8 @@ def _start_program() -> Session:
         pool = open_pool(world)
     unlink_shared_memory()  # the pool's
     open_gateway(world, pool)
-    attend(world)
+    with told_once(first=world.rank == 0):
+        attend(world)
     cover()  # the last collective is over
     if world.rank > 0:
         _serve_program(world)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from alamo_mpi.core.launch import scrubbed
+from alamo_mpi.errors import LaunchError
 from alamo_mpi.mpi.announced import SURVIVE, survives
 from alamo_mpi.runtime.witnesspage import (
     ARMED,
@@ -50,6 +51,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+#: So long it may take to reach rank 0's host.
+_REACHED_S = 3.0
 #: So long a witness is waited for.
 _UP_S = 1.0
 #: From here on is the descriptor that tells the end of this process.  The table of descriptors
@@ -176,6 +179,12 @@ def attend(world: World) -> None:
 
     `attended` is to be called before the user's code runs.
 
+    Raises
+    ------
+    LaunchError
+        On every rank, where the program is to go on without lost ranks, and some would not hear of
+        them.
+
     Notes
     -----
     A rank that cannot reach its host's page (another user, another container) is not watched.
@@ -200,17 +209,26 @@ def attend(world: World) -> None:
     told = world.comm.allgather((os.getpid(), fds, court))
     pids, offered = [told[rank][0] for rank in mine], told[mine[0]][1]
     at = mine.index(world.rank)
+    problem = ""
     try:
         page = _mapped(_opened(pids[0], offered[0]), len(mine), world.size)
         _hold(_opened(pids[0], offered[1 + at], os.O_WRONLY))
     except (OSError, ValueError) as error:
-        logger.debug("the witness of this host cannot be reached: %s", error)
+        problem = f"Rank {world.rank} cannot reach the witness of its host ({error})"
+        logger.debug("%s", problem)
     else:
         _current = Mark(page, mine, world.rank)
         _current.arm()
         world.before_abort(_current.end)
+    if survives() and starts and world.host != world.hosts[0] and not problem:
+        problem = _no_way_to(world.hosts[0], told[0][2][0])
     # Until all have opened what they need; it goes by the name that it has in this process.
-    world.comm.Barrier()
+    problems = list(filter(None, world.comm.allgather(problem)))
+    if survives() and problems:
+        raise LaunchError(
+            f"{problems[0]}, so that nobody would hear of a loss there, as {SURVIVE} needs: start "
+            "the program without --survive."
+        )
     if starts:
         triples = [f"{rank}:{pid}:{end}" for rank, pid, end in zip(mine, pids, ends, strict=True)]
         try:
@@ -220,6 +238,15 @@ def attend(world: World) -> None:
                 os.close(fd)
             if server is not None:
                 server.close()
+
+
+def _no_way_to(host: str, port: int) -> str:
+    """Return why a port of rank 0's host cannot be reached; empty if it can."""
+    try:
+        socket.create_connection((host, port), timeout=_REACHED_S).close()
+    except OSError as error:
+        return f"{socket.gethostname()} cannot reach {host} by TCP ({error})"
+    return ""
 
 
 def _opened(pid: int, fd: int, flags: int = os.O_RDWR) -> int:

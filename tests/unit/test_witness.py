@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -141,3 +142,10 @@ def test_a_witness_that_does_not_come_up_is_not_waited_for_long(
     monkeypatch.setattr(witnessed, "_UP_S", 0.01)
     Mark(page, (0, 1, 2), 0).wait_until_watched()
     assert not page.watched
+
+
+def test_whether_rank_0s_host_can_be_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = server.getsockname()
+        assert witnessed._no_way_to(*place) == ""
+    assert "cannot reach 127.0.0.1 by TCP" in witnessed._no_way_to(*place)
