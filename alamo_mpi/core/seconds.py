@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alamo_mpi.errors import LaunchError
 
-__all__ = ["seconds_of"]
+__all__ = ["bounded_seconds_of", "seconds_of"]
 
 
 def seconds_of(setting: str, text: str) -> float | None:
@@ -24,3 +24,15 @@ def seconds_of(setting: str, text: str) -> float | None:
     if not 0 < seconds < float("inf"):
         raise LaunchError(f"{setting}={text!r} is no positive number of seconds.")
     return seconds
+
+
+def bounded_seconds_of(setting: str, text: str, default_s: float, longest_s: float) -> float:
+    """Return what a variable says: the default if it is empty, and no more than the longest.
+
+    Raises
+    ------
+    LaunchError
+        If it is no positive number.
+    """
+    seconds = seconds_of(setting, text)
+    return default_s if seconds is None else min(seconds, longest_s)

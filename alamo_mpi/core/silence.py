@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alamo_mpi.core.seconds import seconds_of
+from alamo_mpi.core.seconds import bounded_seconds_of
 
 __all__ = ["SETTING", "silence_s"]
 
@@ -25,5 +25,4 @@ def silence_s(text: str) -> float:
     LaunchError
         If it is no positive number.
     """
-    seconds = seconds_of(SETTING, text)
-    return _DEFAULT_S if seconds is None else min(seconds, _LONGEST_S)
+    return bounded_seconds_of(SETTING, text, _DEFAULT_S, _LONGEST_S)

@@ -142,8 +142,8 @@ def test_wherever_the_main_program_is(
 
 
 IGNORES = """\
-    print("READY", flush=True)
     try:
+        print("READY", flush=True)
         time.sleep(600)
     except alamo_mpi.StopSignal:
         print("ASKED", flush=True)
