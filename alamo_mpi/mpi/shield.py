@@ -63,10 +63,12 @@ class _Shield:
         #: What the rank has said last, as far as that matters.
         self.said = b""
         self.hydra = self.finalized = False
+        self.pid = 0
 
-    def start(self, program: list[str], environ: dict[str, str]) -> tuple[int, int]:
-        """Start the rank; return its process, and a pipe that is written to once it is covered."""
+    def start(self, program: list[str], environ: dict[str, str]) -> int:
+        """Start the rank; return a pipe that is written to once it is covered."""
         covered, cover = os.pipe()
+        os.set_blocking(covered, False)  # what the rank has forked may hold the other end
         inherited = [cover]
         environ = {**environ, "ALAMO_COVER": str(cover), "ALAMO_SURVIVE": "1"}
         if self.launcher is not None:
@@ -79,16 +81,16 @@ class _Shield:
         try:
             # Python ignores these, and would hand that down.
             default = [signal.SIGPIPE, signal.SIGXFSZ]
-            pid = os.posix_spawnp(program[0], program, environ, setsigdef=default)
+            self.pid = os.posix_spawnp(program[0], program, environ, setsigdef=default)
         finally:
             for fd in inherited:
                 os.close(fd)
-        return pid, covered
+        return covered
 
-    def run(self, pid: int) -> None:
+    def run(self) -> None:
         """Pass on what is said until the rank has ended; it stays a zombie."""
         poll = select.poll()
-        ended = os.pidfd_open(pid)
+        ended = os.pidfd_open(self.pid)
         poll.register(ended, select.POLLIN)
         actions: dict[int, Callable[[], bool]] = {}
         if self.launcher is not None and self.rank is not None:
@@ -109,7 +111,11 @@ class _Shield:
         """Pass on what the launcher says; tell whether more can come."""
         assert self.launcher is not None
         assert self.rank is not None
-        data = self.launcher.recv(_PIECE)
+        data = b""
+        with _ignoring_errors:
+            data = self.launcher.recv(_PIECE)
+        if not data and not self.finalized:
+            os.kill(self.pid, signal.SIGKILL)  # nobody else would end a rank without a launcher
         _send(self.rank, data)
         return bool(data)
 
@@ -152,16 +158,19 @@ def main() -> None:
     shield = _Shield(launcher)
     program = sys.argv[1:]
     try:
-        pid, covered = shield.start(program, environ)
+        covered = shield.start(program, environ)
     except OSError as error:
         os.write(2, f"alamo_mpi: {program[0]} cannot be started: {error.strerror}.\n".encode())
         os._exit(127)
-    shield.run(pid)
-    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    shield.run()
+    ended = os.waitid(os.P_PID, shield.pid, os.WEXITED | os.WNOWAIT)
     if ended is not None and ended.si_status:
         time.sleep(_ASKED_S)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if os.read(covered, 1):
+    status = os.waitstatus_to_exitcode(os.waitpid(shield.pid, 0)[1])
+    said = b""
+    with _ignoring_errors:
+        said = os.read(covered, 1)
+    if said:
         shield.finalize()
         if environ.get("PMI_RANK", environ.get("SLURM_PROCID")) != "0":
             status = 0  # the program ends with that of rank 0

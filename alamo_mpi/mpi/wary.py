@@ -29,10 +29,10 @@ _NAP_S: Final = 1e-4
 
 
 class _Pending(threading.local):
-    """Results of atomics that this thread has started, by rank."""
+    """Results of atomics that this thread has started, by rank: the word, and who wants it."""
 
     def __init__(self) -> None:
-        self.results: dict[int, list[Any]] = {}
+        self.results: dict[int, list[tuple[array[int], Any]]] = {}
 
 
 class WaryWin(MPI.Win):
@@ -93,14 +93,14 @@ class WaryWin(MPI.Win):
         self, origin: Any, result: Any, target_rank: int, target_disp: int = 0, op: MPI.Op = MPI.SUM
     ) -> None:
         """As of `MPI.Win`."""
-        self._expect(result, target_rank)
+        result = self._expected(result, target_rank)
         self._do(super().Fetch_and_op, target_rank, origin, result, target_rank, target_disp, op)
 
     def Compare_and_swap(
         self, origin: Any, compare: Any, result: Any, target_rank: int, target_disp: int = 0
     ) -> None:
         """As of `MPI.Win`."""
-        self._expect(result, target_rank)
+        result = self._expected(result, target_rank)
         call = super().Compare_and_swap
         self._do(call, target_rank, origin, compare, result, target_rank, target_disp)
 
@@ -108,8 +108,8 @@ class WaryWin(MPI.Win):
         """As of `MPI.Win`."""
         results = self._pending.results.pop(rank, ())
         began = time.monotonic()
-        for result in results:
-            while result[0] == _PENDING and (waited := time.monotonic() - began) < _LONGEST_S:
+        for word, wanted in results:
+            while word[0] == _PENDING and (waited := time.monotonic() - began) < _LONGEST_S:
                 if rank in self._lost:
                     self._abandoned.append(results)
                     raise shard_lost(rank)
@@ -118,6 +118,7 @@ class WaryWin(MPI.Win):
                     os.sched_yield()
                 else:
                     time.sleep(_NAP_S)
+            wanted[0] = word[0]
         if rank in self._near:
             self._do(super().Flush, rank, rank)
             return
@@ -127,10 +128,19 @@ class WaryWin(MPI.Win):
         finally:
             self.away[0] = 0
 
-    def _expect(self, result: Any, rank: int) -> None:
-        if rank not in self._near:
-            result[0][0] = _PENDING
-            self._pending.results.setdefault(rank, []).append(result[0])
+    def _expected(self, result: Any, rank: int) -> Any:
+        """Return where MPI is to put a result.
+
+        On another host a word of its own: an answer may come after its rank was given up, when the
+        caller's word is another operation's.
+        """
+        if rank in self._near:
+            return result
+        if rank in self._lost:
+            raise shard_lost(rank)
+        word = array("Q", [_PENDING])
+        self._pending.results.setdefault(rank, []).append((word, result[0]))
+        return [word, MPI.UINT64_T]
 
     def _do(self, call: Callable[..., None], rank: int, *arguments: Any) -> None:
         if rank in self._lost:

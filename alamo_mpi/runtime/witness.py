@@ -277,9 +277,8 @@ def main(arguments: list[str]) -> None:
     """Be the witness of a host; does not return.
 
     The arguments: descriptor of the page; host; number of all ranks; whether the launcher ends
-    others at once; where
-    there are several hosts, on the first a listening socket, and on the others where that is; of
-    each rank of the host its number, its process and our end of its pipe.
+    others at once; where there are several hosts, on the first a listening socket, and on the
+    others where that is; of each rank of the host its number, its process and our end of its pipe.
     """
     fd, host, nworld, prompt, place, *triples = arguments
     numbers = [list(map(int, triple.split(":"))) for triple in triples]

@@ -80,6 +80,25 @@ def test_another_language_is_passed_on_and_not_spoken() -> None:
     assert said == [b"    29cmd=fullinit;pmi_version=1\n"]
 
 
+def test_a_rank_ends_with_its_launcher() -> None:
+    ours, theirs = socket.socketpair()
+    environ = {**os.environ, "PMI_FD": str(theirs.fileno()), "PMI_RANK": "0"}
+    program = COVER.replace("os.write", "import os, time\nos.write") + "time.sleep(600)\n"
+    argv = [sys.executable, "-I", "-S", str(SHIELD), sys.executable, "-S", "-c", program]
+    with subprocess.Popen(argv, env=environ, pass_fds=[theirs.fileno()]) as shield:
+        theirs.close()
+        ours.close()
+        assert shield.wait(20) == 128 + signal.SIGKILL
+
+
+def test_what_a_rank_has_forked_holds_nothing_up() -> None:
+    """Before the start is over, so that it has the pipe."""
+    forks = "import time\nif not os.fork(): launcher.close(); time.sleep(15); os._exit(0)\n"
+    status, said = run(HEAD + forks + KILLED)
+    assert status == 128 + signal.SIGKILL
+    assert said == [b"cmd=init pmi_version=1\n"]
+
+
 def test_a_program_that_is_not_there() -> None:
     argv = [sys.executable, "-I", "-S", str(SHIELD), "/no/such/program"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
