@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from alamo_mpi.errors import LaunchError
+from alamo_mpi.mpi.cards import INFINIBAND, has_card
 
 if TYPE_CHECKING:
     from alamo_mpi.mpi.world import World
@@ -26,7 +27,6 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ENOUGH_TO_PIN = 64 << 20
 #: A pool below this was made small by the room in /dev/shm.
 _SMALL_POOL = 32 << 20
-_RDMA_CARDS = "/sys/class/infiniband"
 
 logger = logging.getLogger(__name__)
 
@@ -199,10 +199,7 @@ def _known(world: World, pool: Pool) -> Start:
 
 
 def _pinnable() -> int:
-    try:
-        if not os.listdir(_RDMA_CARDS):
-            return -1
-    except OSError:
+    if not has_card(INFINIBAND):
         return -1
     import resource  # where there is a card
 

@@ -12,7 +12,6 @@ all ranks use the same ones.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import threading
@@ -26,6 +25,7 @@ from mpi4py import MPI
 from alamo_mpi.core.window import Buffer
 from alamo_mpi.mpi.announced import survives
 from alamo_mpi.mpi.buffers import Buffers, copy
+from alamo_mpi.mpi.cards import has_card
 from alamo_mpi.mpi.library import family_of_library
 from alamo_mpi.mpi.survival import shard_lost
 
@@ -40,8 +40,6 @@ _SPINS: Final = 64
 _LONGEST_NAP_S: Final = 1e-3
 #: A rank that was told to look naps up to 1/64 of the time since, so this keeps it quick.
 _WAKE_EVERY_S: Final = 1e-2
-#: InfiniBand, RoCE and Omni-Path; Slingshot.
-_RDMA_CARDS: Final = ("/sys/class/infiniband", "/sys/class/cxi")
 _TOTAL_STORE_ORDER: Final = os.uname().machine in ("x86_64", "AMD64", "i686")
 #: Stands in a result until the operation has put its own there; if that is the same, one waits.
 _PENDING: Final = 0xA5C396F10B7D2E49
@@ -415,13 +413,7 @@ def _has_rdma() -> bool:
 
     What goes by requests instead of flushes was measured with MPICH over TCP.
     """
-    if family_of_library() != "MPICH":
-        return True
-    for kind in _RDMA_CARDS:
-        with contextlib.suppress(OSError):
-            if os.listdir(kind):
-                return True
-    return False
+    return family_of_library() != "MPICH" or has_card()
 
 
 def _nobody(rank: int) -> None:
