@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 
 from alamo_mpi.core.jobstate import JobState
 from alamo_mpi.core.pmi import Server
+from alamo_mpi.core.silence import SETTING, silence_s
 from alamo_mpi.runtime.joboutput import JobOutput
-from alamo_mpi.runtime.jobwrapper import HEAD, frames
+from alamo_mpi.runtime.jobwrapper import HEAD, bound_silence, frames
 
 __all__ = ["Hub", "Part"]
 
@@ -38,6 +39,7 @@ CONNECT_S = 30.0
 GRACE_S = 0.3
 _GIVE_UP_S = 3.0
 _NAP_S = 0.05
+_LATER_S = 3.0
 _PIECE = 1 << 18
 _HELLO_NBYTES = 4096
 
@@ -116,9 +118,11 @@ class Hub:
         #: The same, for those that nobody watches over any more.
         self.orphans: dict[int, int] = {}
         self._wrappers: dict[int, _Connection] = {}
+        self._vanished: set[int] = set()
         self._token = secrets.token_hex(16)
         self._selector = selectors.DefaultSelector()
         self._one_host = len(set(hosts)) == 1
+        self._silence_s = silence_s(os.environ.get(SETTING, ""))
         self._listener, addresses = _listen(hosts[0], self._one_host)
         self._selector.register(self._listener, selectors.EVENT_READ, None)
         self.told = " ".join([self._token, *addresses])
@@ -129,6 +133,12 @@ class Hub:
     def connected(self) -> bool:
         """Whether every rank's wrapper has been here."""
         return len(self._wrappers) == len(self._parts)
+
+    @property
+    def unheard_of(self) -> set[int]:
+        """Ranks that have ended, or not, without a word of what watched over them."""
+        silent = {rank for rank, status in enumerate(self.state.statuses) if status is None}
+        return silent | self._vanished
 
     def run(self, timeout_s: float | None, problem: Callable[[], str | None]) -> None:
         """Serve the ranks until all have ended, or the job has failed and they were told to.
@@ -201,6 +211,8 @@ class Hub:
                 return
             if not self._one_host:
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # A little later than others notice, who say it better: a host was lost, not a job.
+                bound_silence(connected, self._silence_s + _LATER_S)
             self._selector.register(connected, selectors.EVENT_READ, _Connection(connected))
 
     def _read(self, wrapper: _Connection) -> None:
@@ -255,6 +267,7 @@ class Hub:
             "cpus": part.cpus,
             "call": part.call,
             "mode": self._mode,
+            "silence_s": self._silence_s,
         }
         _send(wrapper.socket, b"J", marshal.dumps(job))
         if self._killed_at is not None:
@@ -301,6 +314,7 @@ class Hub:
         self._drop(wrapper)
         rank = wrapper.rank
         if rank >= 0 and self.state.statuses[rank] is None:
+            self._vanished.add(rank)
             if self._pids.get(rank):
                 self.orphans[rank] = self._pids[rank]
             if self._mode != "none":

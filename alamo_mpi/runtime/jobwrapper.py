@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["ADDRESS", "HEAD", "SPARE", "frames", "main"]
+__all__ = ["ADDRESS", "HEAD", "SPARE", "bound_silence", "frames", "main"]
 
 HEAD = struct.Struct("<cI")
 #: Environment variable with token and addresses of the hub.
@@ -110,6 +110,21 @@ def _connect(addresses: list[str]) -> socket.socket:
     raise problem or OSError("no address")
 
 
+def bound_silence(connected: socket.socket, seconds: float) -> None:
+    """Have a connection to another host break when nothing comes through for so long.
+
+    A host that is cut off sends no end of it: the hub would wait for its ranks, and their programs
+    would run there for ever.  The kernel asks every second; the last option is what ends the
+    connection, for questions that are not answered as for data.
+    """
+    if connected.family == socket.AF_UNIX:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
 class _Wrapper:
     """One rank's program, and the three that it has to do with: hub, launcher, streams."""
 
@@ -162,6 +177,7 @@ class _Wrapper:
         for letter, body in frames(self.received):
             if letter == b"J":
                 self.job = marshal.loads(body)
+                bound_silence(self.hub, self.job["silence_s"])
             elif letter == b"P" and self.pmi is not None:
                 with _ignoring_errors:
                     self.pmi.sendall(body)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from alamo_mpi.core.silence import SETTING, silence_s
+from alamo_mpi.runtime.jobwrapper import bound_silence
 
 if TYPE_CHECKING:
     import socket
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Line", "Listener", "is_silence", "say"]
 
 _CONNECT_S = 5.0
+_LATER_S = 2.0
 _SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}
 
 
@@ -51,7 +53,9 @@ class Line:
 
         self.connection = socket.create_connection(place, timeout=_CONNECT_S)
         self.connection.settimeout(None)
-        _keep_alive(self.connection)
+        # Of a cable that is pulled both ends hear nothing.  The one with rank 0 is to tell it, and
+        # launchers may end all at once for what this end does then.
+        bound_silence(self.connection, _silence_s() + _LATER_S)
         self.reading: TextIO = self.connection.makefile("r")
         self.writing: TextIO = self.connection.makefile("w")
         self.writing.write(token + "\n")
@@ -113,7 +117,7 @@ class Listener:
         silent = False
         try:
             with connection, contextlib.suppress(ValueError):
-                _keep_alive(connection)
+                bound_silence(connection, _silence_s())
                 reading, writing = connection.makefile("r"), connection.makefile("w")
                 if hmac.compare_digest(reading.readline().strip(), self._token):
                     host, ranks = json.loads(reading.readline())
@@ -123,6 +127,10 @@ class Listener:
             silent = is_silence(error.errno)
         if who is not None:
             self._over(*who, silent)
+
+
+def _silence_s() -> float:
+    return silence_s(os.environ.get(SETTING, ""))
 
 
 def say(lines: TextIO, what: object) -> None:
@@ -141,17 +149,3 @@ def say(lines: TextIO, what: object) -> None:
 def is_silence(number: int | None) -> bool:
     """Tell whether an error number says that the other host cannot be reached any more."""
     return number in _SILENT
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    import socket
-
-    silence_ms = int(1000 * silence_s(os.environ.get(SETTING, "")))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, 1),
-        (socket.TCP_KEEPINTVL, 1),
-        # What ends the connection, for probes that are not answered as for data.
-        (socket.TCP_USER_TIMEOUT, silence_ms),
-    ):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -26,8 +26,9 @@ def test_a_wrong_setting(text: str) -> None:
         silence_s(text)
 
 
-@pytest.mark.parametrize(("text", "milliseconds"), [("", 6000), ("45", 45000)])
+@pytest.mark.parametrize(("text", "milliseconds"), [("", 8000), ("45", 47000)])
 def test_the_kernel_is_told(monkeypatch: pytest.MonkeyPatch, text: str, milliseconds: int) -> None:
+    """Two seconds more than at the end that is to speak first."""
     monkeypatch.setenv(SETTING, text)
     with socket.create_server(("127.0.0.1", 0)) as server:
         line = Line(server.getsockname(), "token", "host", [1])
