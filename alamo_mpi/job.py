@@ -61,11 +61,6 @@ class _Job(_Function):
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         _check_launch(launch, target, plain=cwd is None and not env)
-        if survives():
-            raise TaskStateError(
-                "A program that goes on when a worker is lost (--survive) has no jobs: their ranks "
-                "would wait for one that is lost. Start it without --survive, or use Batch.process."
-            )
         directory = None if cwd is None else os.path.abspath(os.fspath(cwd))
         Task.__init__(self, batch, *callback, reads, writes)
         from alamo_mpi.runtime.jobcall import JobCall, Terms  # most programs have no jobs
@@ -150,7 +145,8 @@ def job(
     Raises
     ------
     TaskStateError
-        In a program that goes on when a worker is lost, ``alamo-mpi run --survive``.
+        For ``launch="ranks"`` or ``"spawn"`` in a program that goes on when a worker is lost,
+        ``alamo-mpi run --survive``.
     TypeError, ValueError
         If an argument makes no sense.
 
@@ -235,6 +231,12 @@ def _checked_env(env: Mapping[str, str | None] | None) -> dict[str, str | None]:
 def _check_launch(launch: str, target: str | Callable[..., Any], *, plain: bool) -> None:
     if launch not in LAUNCHES:
         raise ValueError(f"launch must be one of {', '.join(LAUNCHES)}, not {launch!r}")
+    if launch in ("ranks", "spawn") and survives():
+        raise TaskStateError(
+            f"launch={launch!r} ties a job to its workers by MPI, where nothing wakes those that "
+            "wait for one that is lost, and this program goes on without it (--survive): leave "
+            "launch at 'auto', or start the program without --survive."
+        )
     if launch == "ranks" and isinstance(target, str):
         raise ValueError(
             f"launch='ranks' runs a callable on the workers themselves; {target!r} is a program "

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import islice, zip_longest
 
 from alamo_mpi.core.chunk import LONGEST_S, Chunk
@@ -191,6 +191,7 @@ class Crew:
         if len(idle) < width:
             return None
         if hosts:
+            hosts = [host for host in hosts if not host <= self.gone]
             shares = [[rank for rank in idle if rank in host] for host in hosts]
             if len(list(filter(None, shares))) < min(width, len(hosts)):
                 return None
@@ -255,6 +256,18 @@ class Crew:
         worker.lost, worker.recalled = True, False
         self.gone.add(rank)
         self._relist(worker)
+
+    def left(self, allowed: frozenset[int] | None) -> int:
+        """Return how many of these workers, None for all, are not lost."""
+        if allowed is None:
+            return len(self.workers) - len(self.gone)
+        return len(allowed - self.gone)
+
+    def stuck(self, pins: Mapping[int, frozenset[int]]) -> frozenset[int] | None:
+        """Return which of these tasks only lost workers may run; None if nobody can run any."""
+        if not self.left(None):
+            return None
+        return frozenset(task for task, ranks in pins.items() if ranks <= self.gone)
 
     def answered(self, rank: int, now: float) -> None:
         """Note that a worker has given back what it could."""

@@ -15,6 +15,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from alamo_mpi.core.chunk import LONGEST_S, SHORTEST_S, Chunk
 from alamo_mpi.core.crew import Crew
 from alamo_mpi.core.estimate import Durations
+from alamo_mpi.core.events import Cancelled
 from alamo_mpi.core.gang import GangQueue
 from alamo_mpi.core.invariants import check_programs
 from alamo_mpi.core.pinned import PinnedQueue
@@ -125,6 +126,13 @@ class Dispatch:
         if not self._jobs:
             self._give(given, now, held=False)
         return given
+
+    def too_wide(self) -> Cancelled | None:
+        """Return the end of the job that is next, if too few workers are left for it; O(1)."""
+        if self._jobs and self.crew.left(self._jobs.allowed) < self._jobs.width:
+            program, index = self._jobs.first
+            return Cancelled([program], frozenset([index]))
+        return None
 
     def recall(self, now: float) -> int | None:
         """Return the worker to be asked for what it has not started, None if there is no need."""

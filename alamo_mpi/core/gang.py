@@ -52,6 +52,12 @@ class GangQueue:
         _, _, index, program = self._heap[0]
         return program.spreads.get(index, ())
 
+    @property
+    def first(self) -> tuple[Program, int]:
+        """The first job; there must be one."""
+        _, _, index, program = self._heap[0]
+        return program, index
+
     def push(self, program: Program, index: int) -> None:
         """Add a job that has become ready.  O(log n)."""
         self._pushed += 1

@@ -18,6 +18,8 @@ class Enlist(NamedTuple):
     #: A file to be written for it, readable by this user alone, and what is in it; or neither.
     path: str
     content: str
+    #: As in `Dismiss`, should the worker that leads the job be lost and send none.
+    shared: tuple[str, ...]
 
 
 class Dismiss(NamedTuple):

@@ -139,12 +139,14 @@ class Scheduler:
             self._cancel_some(event)
         elif isinstance(event, Terminated):
             self._terminate()
+        if self._held:
+            self._end_holds()
+        while self._crew.gone and (wide := self.dispatch.too_wide()) is not None:
+            self._cancel_some(wide)
         for program in self._ended:
             del self._programs[program.pid]
             self._commands.append(Finished(program))
         self._ended.clear()
-        if self._held:
-            self._end_holds()
         self._commands += map(SendChunk, self.dispatch.fill(now))
         if not self._terminated:
             rank = self.dispatch.recall(now)
@@ -251,12 +253,8 @@ class Scheduler:
 
     def _give_up_stuck(self, program: Program) -> None:
         """Cancel what nobody can run any more."""
-        lost = self._crew.gone
-        if len(lost) == len(self._crew.workers):
-            self._cancel_some(Cancelled([program]))
-            return
-        stuck = frozenset(index for index, ranks in program.pins.items() if ranks <= lost)
-        if stuck:
+        stuck = self._crew.stuck(program.pins)
+        if stuck is None or stuck:
             self._cancel_some(Cancelled([program], stuck))
 
     def _chunk(self, number: int, event: Event) -> Chunk:

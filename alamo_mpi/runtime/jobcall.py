@@ -11,13 +11,16 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alamo_mpi.core.messages import Failure
 from alamo_mpi.core.pmi import shared_memory
-from alamo_mpi.errors import JobError
+from alamo_mpi.core.silence import SETTING, silence_s
+from alamo_mpi.errors import JobError, WorkerDiedError
+from alamo_mpi.mpi.announced import survives
 from alamo_mpi.runtime import jobrunner
 from alamo_mpi.runtime.confined import Limits, variables_of
 from alamo_mpi.runtime.device import mask, shared
@@ -33,6 +36,10 @@ if TYPE_CHECKING:  # these start MPI, which a process that is no rank and declar
     from alamo_mpi.runtime.jobsite import JobSite
 
 __all__ = ["JobCall", "Terms"]
+
+#: Seconds that the news of a loss take, once it can be known.
+_NEWS_S = 1.0
+_NAP_S = 0.01
 
 
 class Terms(NamedTuple):
@@ -94,17 +101,20 @@ class JobCall:
             # In a world of one rank this may not be the main thread, which signals go to.
             if work.position in work.given_up:
                 raise Interruption
+            self._check_gang(site, gang)
             return launcher.problem()
 
         hub = Hub(self._parts(site, gang, arguments), hosts, launcher.mode)
         try:
-            launcher.start(hub.told, gang, hosts)
+            launcher.start(hub, gang, hosts)
             hub.run(terms.timeout_s, problem)
         finally:
             hub.drain(lambda: launcher.finished, START_S)
             hub.close()
             launcher.close()
             site.dismiss(gang, job, shared_memory(hub.space), hub.orphans)
+        if survives() and hub.unheard_of:
+            self._await_loss(site, gang)
         return self._judge(hub, site, gang, launcher.said)
 
     def _on_ranks(self, site: JobSite, work: Work, arguments: Sequence[Any]) -> list[Any]:
@@ -135,6 +145,34 @@ class JobCall:
             return Part(argv, terms.env, terms.cwd, cpus, None)
         call = pickle.dumps((sys.path, dumps((self._target, arguments))), 5)
         return Part([sys.executable, jobrunner.__file__], terms.env, terms.cwd, cpus, call)
+
+    # A lost worker ------------------------------------------------------------------------------
+
+    def _check_gang(self, site: JobSite, gang: Sequence[int]) -> None:
+        """Raise if a worker of the gang was lost, in a program that goes on without it."""
+        for rank in gang:
+            if rank in site.world.lost:
+                host = site.world.hosts[rank]
+                raise WorkerDiedError(
+                    f"Job {self._terms.uid} {self.__name__!r} was ended: rank {rank} (host {host}) "
+                    "was lost, the worker of one of its ranks. Start it again if that is safe.",
+                    uid=self._terms.uid,
+                    task_name=self.__name__,
+                    rank=rank,
+                    host=host,
+                )
+
+    def _await_loss(self, site: JobSite, gang: Sequence[int]) -> None:
+        """Wait for news of the workers where ranks went silent: often these are lost as well.
+
+        What watched over a rank vanishes with its host, and that is seen here before its loss is
+        known.  The news come by the thread that polls.
+        """
+        limit_s = silence_s(os.environ.get(SETTING, "")) + _NEWS_S
+        until = time.monotonic() + (_NEWS_S if site.world.one_node else limit_s)
+        while time.monotonic() < until:
+            self._check_gang(site, gang)
+            time.sleep(_NAP_S)
 
     # The end ------------------------------------------------------------------------------------
 

@@ -14,10 +14,12 @@ from typing import Protocol
 
 from alamo_mpi.core.jobmessages import Enlist, SpawnTurn
 from alamo_mpi.core.launch import choose_launch, scrubbed
+from alamo_mpi.core.pmi import shared_memory
 from alamo_mpi.mpi.launcher import Launcher, find_launcher
 from alamo_mpi.mpi.library import family_of_library
 from alamo_mpi.mpi.spawning import check_spawn, spawn
 from alamo_mpi.runtime import jobwrapper
+from alamo_mpi.runtime.jobhub import Hub
 from alamo_mpi.runtime.jobsite import WRAPPER, JobSite
 
 __all__ = ["START_S", "JobLauncher", "launcher_of"]
@@ -43,8 +45,8 @@ class JobLauncher(Protocol):
     def finished(self) -> bool:
         """Whether it can do without the hub, once no rank runs any more."""
 
-    def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
-        """Start a wrapper for each rank, that connects where it is `told`."""
+    def start(self, hub: Hub, gang: Sequence[int], hosts: Sequence[str]) -> None:
+        """Start a wrapper for each rank, that connects to the hub."""
 
     def problem(self) -> str | None:
         """Return what went wrong, if anything has."""
@@ -87,9 +89,10 @@ class _Children:
         self._site = site
         self._job = job
 
-    def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
+    def start(self, hub: Hub, gang: Sequence[int], hosts: Sequence[str]) -> None:
+        address, shared = {jobwrapper.ADDRESS: hub.told}, shared_memory(hub.space)
         for rank, worker in enumerate(gang):
-            self._site.tell(worker, Enlist(self._job, rank, {jobwrapper.ADDRESS: told}, "", ""))
+            self._site.tell(worker, Enlist(self._job, rank, address, "", "", shared))
 
     def problem(self) -> str | None:
         return None
@@ -117,13 +120,13 @@ class _Spawn:
         self._argv: list[str] = []
         self._hosts: Sequence[str] = ()
 
-    def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
+    def start(self, hub: Hub, gang: Sequence[int], hosts: Sequence[str]) -> None:
         # Spawned processes have the launcher's environment, and any user sees an argument: so
         # where the hub is they read in a file, which one worker of each host writes.
         path = os.path.join(tempfile.gettempdir(), f"alamo-job-{secrets.token_hex(8)}")
         for host in dict.fromkeys(hosts):
             worker = gang[list(hosts).index(host)]
-            self._site.tell(worker, Enlist(self._job, -1, {}, path, told))
+            self._site.tell(worker, Enlist(self._job, -1, {}, path, hub.told, ()))
         self._argv, self._hosts = [*WRAPPER, "-", path], hosts
         self._ask(wanted=True)
         self._thread.start()
@@ -176,10 +179,10 @@ class _Command:
         #: What it says itself; the programs' output does not go through it.
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
 
-    def start(self, told: str, gang: Sequence[int], hosts: Sequence[str]) -> None:
+    def start(self, hub: Hub, gang: Sequence[int], hosts: Sequence[str]) -> None:
         self._process = subprocess.Popen(
             self._argv_of(hosts),
-            env={**scrubbed(os.environ), jobwrapper.ADDRESS: told},
+            env={**scrubbed(os.environ), jobwrapper.ADDRESS: hub.told},
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=self._file,

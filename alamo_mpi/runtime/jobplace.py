@@ -67,6 +67,11 @@ class JobPlace:
         """Take in a message, if it is about jobs; on any thread, starts and ends processes."""
         return isinstance(message, _OF_JOBS) and self.site.dispatch(source, message)
 
+    def lose(self, rank: int) -> None:
+        """End what is here of the jobs that a lost worker has led; it may wait for 1 s."""
+        if self._site is not None:
+            self._site.lose(rank)
+
     def watch(self) -> None:
         """Look after a job without processes; on the thread that polls beside it."""
         if self._site is not None:

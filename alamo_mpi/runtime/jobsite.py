@@ -115,6 +115,8 @@ class JobSite:
         self._communicators: dict[int, Communicator] = {}
         self._started: dict[int, list[subprocess.Popen[bytes]]] = {}
         self._files: dict[int, list[str]] = {}
+        #: Who leads a job that this worker has started something for, and the job's `shared`.
+        self._leaders: dict[int, tuple[int, tuple[str, ...]]] = {}
         self._spare: subprocess.Popen[bytes] | None = None
         #: When to start a spare, if one is to be.
         self._spare_due: float | None = None
@@ -132,7 +134,7 @@ class JobSite:
     def dispatch(self, source: int, message: Any) -> bool:
         """Take in a message, if it is about jobs; on any thread, starts and ends processes."""
         if isinstance(message, Enlist):
-            self._enlist(message)
+            self._enlist(source, message)
         elif isinstance(message, Dismiss):
             if self._dismiss(message.job):
                 self._spare_due = time.monotonic() + _QUIET_S
@@ -204,9 +206,27 @@ class JobSite:
         """End what is left of a job on its workers; orphans are process groups by job rank."""
         for rank, worker in enumerate(gang):
             mine = (orphans[rank],) if rank in orphans else ()
+            if worker in self.world.lost and (other := self._neighbour(worker)) is not None:
+                worker = other
             self.tell(worker, Dismiss(job, shared, mine))
 
-    def _enlist(self, message: Enlist) -> None:
+    def _neighbour(self, rank: int) -> int | None:
+        """Return a worker that is left on the host of another, None if there is none."""
+        hosts, lost = self.world.hosts, self.world.lost
+        left = (r for r in range(1, len(hosts)) if hosts[r] == hosts[rank] and r not in lost)
+        return next(left, None)
+
+    def lose(self, rank: int) -> None:
+        """End what this worker has started for jobs that a lost one has led; it may wait 1 s."""
+        for job, (leader, shared) in list(self._leaders.items()):
+            if leader == rank:
+                self._dismiss(job)
+                _unlink_shared(shared)
+
+    def _enlist(self, source: int, message: Enlist) -> None:
+        if source in self.world.lost:  # it would wait here for a `Dismiss`
+            return
+        self._leaders[message.job] = source, message.shared
         if message.path:
             self._files.setdefault(message.job, []).append(message.path)
             # Where hosts share the folder, another one's worker was quicker.  One that cannot be
@@ -232,6 +252,7 @@ class JobSite:
 
     def _dismiss(self, job: int) -> bool:
         """End what is left of a job; return whether it had a process of this worker."""
+        self._leaders.pop(job, None)
         comm = self._communicators.pop(job, None)
         if comm is not None:
             comm.Free()

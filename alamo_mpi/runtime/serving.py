@@ -137,7 +137,7 @@ def serve(world: World) -> None:
             if world.ends_apart:
                 mark().note_lost(world.lost)
                 if len(world.lost) != len(known):
-                    _note_losses(world, transport, known)
+                    _note_losses(world, transport, jobs, known)
         if worker.client is not None:
             worker.client.say_notes()
         return bool(messages)
@@ -182,7 +182,7 @@ def serve(world: World) -> None:
         capture.close()
 
 
-def _note_losses(world: World, transport: Transport, known: set[int]) -> None:
+def _note_losses(world: World, transport: Transport, jobs: JobPlace, known: set[int]) -> None:
     """Go on without lost ranks, but not without rank 0."""
     if MANAGER in world.lost:
         time.sleep(_LAST_WORDS_S)
@@ -190,6 +190,7 @@ def _note_losses(world: World, transport: Transport, known: set[int]) -> None:
     for rank in world.lost - known:
         transport.give_up(rank)
         pool.lose(rank)
+        jobs.lose(rank)
         known.add(rank)
 
 

@@ -344,21 +344,6 @@ def test_a_program_that_loses_nobody(write: Write) -> None:
     right(run, 0)
 
 
-def test_jobs_are_refused(write: Write) -> None:
-    program = """\
-    try:
-        batch.job("true", num_procs=2)
-    except TaskStateError as error:
-        assert "--survive" in str(error), error
-    else:
-        raise AssertionError("it was made")
-    """
-    app = write(HEAD, program, TAIL)
-    with begin(app) as started:
-        run = started.finish()
-    right(run, 0)
-
-
 @pytest.mark.skipif("launcher().family == 'Open MPI'", reason="asks the launcher: MPICH has none")
 def test_refused_where_mpi_cannot(write: Write) -> None:
     """Only said in the environment, and not to the launcher."""

@@ -87,3 +87,56 @@ def test_without_workers_all_is_cancelled() -> None:
     assert talk.handle(Lost(1)) == ["interrupt 1: c0", "A1 cancelled"]
     assert talk.ended(0, 1, {0: RAISED}) == ["from 1, 0: A0 failed", "finished A"]
     assert talk.submit(talk.program(10, 2)) == ["B0 cancelled", "B1 cancelled", "finished B"]
+
+
+def test_a_job_whose_leader_is_lost_gives_back_its_members() -> None:
+    talk = Dialogue(1, 2, 3)
+    assert talk.submit(talk.program(UNKNOWN, 1, widths={0: 2})) == ["send c0 to 1+2: A0"]
+    assert talk.handle(Lost(1)) == []
+    assert talk.ended(0, 1, {0: RAISED}) == ["from 1, 0: A0 failed", "finished A"]
+    assert talk.submit(talk.program(UNKNOWN, 1, widths={0: 2})) == ["send c1 to 2+3: B0"]
+
+
+def test_a_member_that_is_lost_is_not_given_back() -> None:
+    talk = Dialogue(1, 2, 3)
+    assert talk.submit(talk.program(UNKNOWN, 1, widths={0: 2})) == ["send c0 to 1+2: A0"]
+    assert talk.handle(Lost(2)) == []
+    assert talk.ended(0, 1, {0: RAISED}) == ["from 1, 0: A0 failed", "finished A"]
+    assert talk.submit(talk.program(UNKNOWN, 1, widths={0: 2})) == ["send c1 to 1+3: B0"]
+    assert talk.submit(talk.program(UNKNOWN, 2)) == []
+
+
+def test_a_job_for_which_too_few_are_left_is_cancelled() -> None:
+    talk = Dialogue(1, 2, 3)
+    assert talk.submit(talk.program(UNKNOWN, 2, widths={0: 3, 1: 2})) == ["send c0 to 1+2+3: A0"]
+    # It runs, and is left to say so itself; nobody can start one like it.
+    assert talk.handle(Lost(2)) == []
+    assert talk.submit(talk.program(UNKNOWN, 1, widths={0: 3})) == []
+    assert talk.ended(0, 1, {0: RAISED}) == ["from 1, 0: A0 failed", "send c1 to 1+3: A1"]
+    assert talk.ended(1, 1) == ["from 1, 0: A1 done", "B0 cancelled", "finished A", "finished B"]
+
+
+def test_a_job_that_was_sent_and_not_begun_is_cancelled_where_too_few_are_left() -> None:
+    talk = Dialogue(1, 2)
+    assert talk.submit(talk.program(UNKNOWN, 1, widths={0: 2})) == ["send c0 to 1+2: A0"]
+    assert talk.handle(Lost(1)) == []
+    assert talk.returned(1, {0: 1}) == ["A0 cancelled", "finished A"]
+    assert talk.scheduler.running == 0
+
+
+def test_a_job_is_cancelled_where_too_few_of_those_it_may_have_are_left() -> None:
+    talk = Dialogue(1, 2, 3)
+    talk.handle(Lost(3))
+    pins = {0: [2, 3]}
+    assert talk.submit(talk.program(UNKNOWN, 1, widths={0: 2}, pins=pins)) == [
+        "A0 cancelled",
+        "finished A",
+    ]
+
+
+def test_a_spread_job_does_not_wait_for_a_host_that_is_lost() -> None:
+    talk = Dialogue(1, 2, 3)
+    talk.handle(Lost(3))
+    over = {0: (frozenset({1, 2}), frozenset({3}))}
+    job = talk.program(UNKNOWN, 1, widths={0: 2}, spreads=over)
+    assert talk.submit(job) == ["send c0 to 1+2: A0"]
