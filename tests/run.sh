@@ -137,6 +137,15 @@ trap 'rm -rf -- "$notes"' EXIT
 
 # ------------------------------------------------------------------------ parts
 
+# Several hosts: network namespaces on this machine, made by a script outside this tree.
+export ALAMO_TESTBED=${ALAMO_TESTBED:-$ROOT/../shared/testbed}
+no_hosts="" # why there are none
+if [ "$(id -u)" != 0 ]; then
+    no_hosts="network namespaces need root"
+elif [ ! -x "$ALAMO_TESTBED/netns-cluster" ]; then
+    no_hosts="no netns-cluster and slurm-up; name their folder by ALAMO_TESTBED"
+fi
+
 # shell_scripts: each one of the project, one a line.
 shell_scripts() {
     find . -path './.venv*' -prune -o \( -name '*.sh' -o -path ./.ci/run \) -type f -print | sort
@@ -164,10 +173,13 @@ pytest_ranks() { # MPI N
 
 # Every rank a node of its own, over TCP: shows what shared memory hides.  MPICH only.  The test of
 # a value beyond 2 GiB is about counts, not networks, and takes minutes this way.  UCX says on a
-# rank's stdout when a spawned process has gone; tests compare what a task has printed.
+# rank's stdout when a spawned process has gone; tests compare what a task has printed.  What is
+# not slow the part "hosts" runs on real hosts, where there are any.
 pytest_nodes() { # N
+    local marks=()
+    if want hosts && [ -z "$no_hosts" ]; then marks=(-m slow); fi
     MPIR_CVAR_NOLOCAL=1 UCX_TLS=tcp,self UCX_LOG_LEVEL=fatal in_venv mpich mpiexec -n "$1" \
-        python -m alamo_mpi -m pytest -q -k 'not gibibytes' tests/mpi
+        python -m alamo_mpi -m pytest -q "${marks[@]}" -k 'not gibibytes' tests/mpi
 }
 
 bench_quick() { # MPI
@@ -208,15 +220,9 @@ if want quickstart; then
         timeout "${group[@]}" -k 10 "$LIMIT_S" bash launch/quickstart.sh
 fi
 
-# Several hosts: network namespaces on this machine, made by a script outside this tree.
-export ALAMO_TESTBED=${ALAMO_TESTBED:-$ROOT/../shared/testbed}
 if want hosts; then
-    if [ ! -d tests/hosts ]; then
-        skip "hosts" "there is no tests/hosts"
-    elif [ "$(id -u)" != 0 ]; then
-        skip "hosts" "network namespaces need root"
-    elif [ ! -x "$ALAMO_TESTBED/netns-cluster" ]; then
-        skip "hosts" "no netns-cluster and slurm-up; name their folder by ALAMO_TESTBED"
+    if [ -n "$no_hosts" ]; then
+        skip "hosts" "$no_hosts"
     else
         for mpi in $MPIS; do
             # Apart, so that each keeps within the limit: what is slow is starting on many hosts.

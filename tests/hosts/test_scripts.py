@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -53,13 +54,24 @@ class Script:
     def run(self, *options: str) -> str:
         """Submit it, wait for its end, and return its output."""
         self.submit(*options)
-        until(lambda: self.states() <= ENDED, lambda: (self.states(), self.output()), timeout_s=150)
+        until(lambda: self.states() <= ENDED, self.hung, timeout_s=150)
         assert self.states() == {"COMPLETED"}, (self.states(), self.output())
         return self.output()
 
     def output(self) -> str:
         """Return what the job has written so far."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("out-*")))
+
+    def hung(self) -> str:
+        """Return what can be found out about a job that does not end; its ranks end by that."""
+        states, before = self.states(), self.output()
+        ps = ["ps", "-eo", "pid,ppid,stat,wchan:20,etimes,args", "--forest"]
+        processes = subprocess.run(ps, capture_output=True, text=True, check=True).stdout
+        # With PYTHONFAULTHANDLER they write their stacks.
+        self._slurm.run("scancel", "--signal=ABRT", self.job, timeout_s=30)
+        time.sleep(3)
+        stacks = self.output().removeprefix(before)
+        return f"{states}\n{before}\n{self.shown()}\n{processes}\n{stacks}"
 
     def states(self) -> set[str]:
         """Return the state of the job, or of its elements, in Slurm's words."""
