@@ -20,7 +20,8 @@ from alamo_mpi.mpi.library import family_of_library
 from alamo_mpi.mpi.spawning import check_spawn, spawn
 from alamo_mpi.runtime import jobwrapper
 from alamo_mpi.runtime.jobhub import Hub
-from alamo_mpi.runtime.jobsite import WRAPPER, JobSite
+from alamo_mpi.runtime.jobsite import JobSite
+from alamo_mpi.runtime.jobspare import WRAPPER
 
 __all__ = ["START_S", "JobLauncher", "launcher_of"]
 

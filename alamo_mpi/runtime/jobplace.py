@@ -77,11 +77,6 @@ class JobPlace:
         if self._site is not None:
             self._site.watch()
 
-    def look_ahead(self) -> None:
-        """Start what the next job needs, if it is time to; on any thread that polls."""
-        if self._site is not None:
-            self._site.look_ahead()
-
     def close(self) -> None:
         """End what is left of all jobs."""
         if self._site is not None:

@@ -3,53 +3,28 @@
 The worker that leads a job asks the others of its gang by `Enlist` to start what runs a rank; each
 does that itself, so that the process has its worker's host, cores and GPUs.  `Dismiss` ends it.
 
-A moment later the worker starts a spare for its next rank, which waits until it is told: so a
-Python need be started only for the first job, and for one that follows another at once, which
-would wait for the spare as long.  Started with `Dismiss`, each host's spares would take the
-processors for 20 ms from what runs next.  The spare ends with its worker.
+What it has started for a job that is over stays as the spare for its next one (`Spare`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import marshal
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from alamo_mpi.core.jobmessages import Dismiss, Enlist, Join, Part, SpawnTurn
-from alamo_mpi.core.launch import scrubbed
 from alamo_mpi.errors import InternalError
 from alamo_mpi.mpi.groups import communicator_of
 from alamo_mpi.mpi.world import Communicator, World
-from alamo_mpi.runtime import jobwrapper
 from alamo_mpi.runtime.execute import Work
 from alamo_mpi.runtime.jobranks import Leading, Members
+from alamo_mpi.runtime.jobspare import Spare
 from alamo_mpi.runtime.spool import Output
 
-__all__ = ["WRAPPER", "JobSite", "here"]
-
-#: Plain, without site packages and without what the user's variables say: there in 20 ms.  Imported
-#: and not run as a file, it need not be compiled each time.  Its rank follows.
-WRAPPER = (
-    sys.executable,
-    "-S",
-    "-I",
-    "-c",
-    f"import sys; sys.path.append({os.path.dirname(jobwrapper.__file__)!r}); "
-    "import jobwrapper; jobwrapper.main()",
-)
-
-#: Seconds that a wrapper has to end when its job is over, before it is ended.
-_LEAVE_S = 1.0
-_LEAVE_NAP_S = 5e-4
-#: A spare is started when no job has begun or ended here for so many seconds.
-_QUIET_S = 0.005
+__all__ = ["JobSite", "here"]
 
 _SHARED_MEMORY = "/dev/shm"
 
@@ -113,15 +88,13 @@ class JobSite:
         self.leading: Leading | None = None
         self.turn = threading.Event()
         self._communicators: dict[int, Communicator] = {}
-        self._started: dict[int, list[subprocess.Popen[bytes]]] = {}
+        self._started: dict[int, list[Spare]] = {}
         self._files: dict[int, list[str]] = {}
         #: Who leads a job that this worker has started something for, and the job's `shared`.
         self._leaders: dict[int, tuple[int, tuple[str, ...]]] = {}
-        self._spare: subprocess.Popen[bytes] | None = None
-        #: When to start a spare, if one is to be.
-        self._spare_due: float | None = None
-        #: Held to start one: the main thread looks when it is idle, the service thread beside it.
-        self._starting = threading.Lock()
+        self._spare: Spare | None = None
+        #: Held to take the spare, or to give it back: the main thread may, and the service thread.
+        self._keeping = threading.Lock()
         #: Interrupts user code of this worker; set by whoever makes the site.
         self.interrupt: Callable[[Work], None] = lambda work: None
         _here = self
@@ -129,17 +102,13 @@ class JobSite:
     def lead(self, work: Work) -> None:
         """Note what this worker runs from now on, which is a job."""
         self.work = work
-        self._put_off_spare()
 
     def dispatch(self, source: int, message: Any) -> bool:
         """Take in a message, if it is about jobs; on any thread, starts and ends processes."""
         if isinstance(message, Enlist):
             self._enlist(source, message)
         elif isinstance(message, Dismiss):
-            if self._dismiss(message.job):
-                self._spare_due = time.monotonic() + _QUIET_S
-                if self.world.size == 1:
-                    self._start_spare()  # nobody would look later
+            self._dismiss(message.job)
             _unlink_shared(message.shared)
             for group in message.orphans:
                 with contextlib.suppress(OSError):
@@ -149,7 +118,6 @@ class JobSite:
             if self.job == message.job:
                 self.turn.set()
         elif isinstance(message, Join):
-            self._put_off_spare()
             self.members.join(source, message)
         elif isinstance(message, Part):
             # One that ends after its job was given up is no news.
@@ -163,24 +131,6 @@ class JobSite:
         """Look after a job without processes; on the thread that polls beside it."""
         if self.leading is not None:
             self.leading.watch()
-
-    def look_ahead(self) -> None:
-        """Start a spare if it is time to; on any thread that polls."""
-        due = self._spare_due
-        if due is not None and time.monotonic() > due:
-            self._start_spare()
-
-    def _start_spare(self) -> None:
-        with self._starting:
-            # The other thread may have been here meanwhile.
-            due, self._spare_due = self._spare_due, None
-            if due is not None and self._spare is None:
-                with contextlib.suppress(OSError):
-                    self._spare = _start()
-
-    def _put_off_spare(self) -> None:
-        if self._spare_due is not None:
-            self._spare_due = time.monotonic() + _QUIET_S
 
     def communicator(self, gang: Sequence[int], job: int) -> Communicator:
         """Make the communicator of a gang; collective over it, ended by `dismiss`."""
@@ -237,21 +187,17 @@ class JobSite:
                     file.write(message.content)
         if message.rank < 0:
             return
-        # What cannot be started does not connect to the hub, which says so when its time is over;
-        # but it is this very Python that is started.
+        # What cannot be started does not connect to the hub, which says so when its time is over.
         with contextlib.suppress(OSError):
-            self._spare_due = None
-            process, self._spare = self._spare, None
-            if process is None or process.poll() is not None:
-                process = _start()
-            self._started.setdefault(message.job, []).append(process)
-            environ = {**scrubbed(os.environ), **message.env}
-            assert process.stdin is not None
-            with process.stdin as pipe:
-                pipe.write(marshal.dumps((message.rank, os.getcwd(), environ)))
+            with self._keeping:
+                spare, self._spare = self._spare, None
+            if spare is None or not spare.stand_for(message.rank, message.env):
+                spare = Spare()
+                spare.stand_for(message.rank, message.env)
+            self._started.setdefault(message.job, []).append(spare)
 
-    def _dismiss(self, job: int) -> bool:
-        """End what is left of a job; return whether it had a process of this worker."""
+    def _dismiss(self, job: int) -> None:
+        """End what is left of a job."""
         self._leaders.pop(job, None)
         comm = self._communicators.pop(job, None)
         if comm is not None:
@@ -259,10 +205,15 @@ class JobSite:
         for path in self._files.pop(job, ()):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        started = self._started.pop(job, [])
-        for process in started:
-            _await_end(process)
-        return bool(started)
+        for spare in self._started.pop(job, ()):
+            kept = False
+            if spare.is_over():
+                with self._keeping:
+                    kept = self._spare is None
+                    if kept:
+                        self._spare = spare
+            if not kept:
+                spare.end()
 
     def close(self) -> None:
         """End what is left of all jobs; communicators of failed ones go with MPI."""
@@ -270,32 +221,8 @@ class JobSite:
         for job in {*self._started, *self._files}:
             self._dismiss(job)
         if self._spare is not None:
-            assert self._spare.stdin is not None
-            self._spare.stdin.close()
-            _await_end(self._spare)
+            self._spare.end()
             self._spare = None
-
-
-def _start() -> subprocess.Popen[bytes]:
-    """Start a wrapper that waits to be told its rank."""
-    return subprocess.Popen(
-        [*WRAPPER, jobwrapper.SPARE],
-        env=scrubbed(os.environ),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # Ctrl-C is the program's to handle, and what it ends, it tells.
-        start_new_session=True,
-    )
-
-
-def _await_end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a wrapper that has been told to go; not by Popen.wait, which soon naps too long."""
-    until = time.monotonic() + _LEAVE_S
-    while process.poll() is None:
-        if time.monotonic() > until:
-            process.kill()
-        time.sleep(_LEAVE_NAP_S)
 
 
 def _unlink_shared(beginnings: tuple[str, ...]) -> None:

@@ -2,9 +2,9 @@
 
 Run by ``python -S -I`` on the host of its rank, this imports nothing of the package, and little
 else, so as to be there in some 20 ms: `socket` and `signal` would double that, for names that
-their C halves have as well.  It connects to the *hub* (`runtime.jobhub`, on the
-worker that leads the job), is told what to run, runs it as its child, and passes on what it
-writes, what it says to its process manager, and how it ends.  Frames in both directions::
+their C halves have as well.  It connects to the *hub* (`runtime.jobhub`, on the worker that leads
+the job), is told what to run, runs it as its child, and passes on what it writes, what it says to
+its process manager, and how it ends.  Frames in both directions::
 
     letter | uint32 length | body
 
@@ -51,7 +51,8 @@ HEAD = struct.Struct("<cI")
 #: Environment variable with token and addresses of the hub.
 ADDRESS = "ALAMO_JOB_HUB"
 
-#: In place of the rank, where that comes by stdin.
+#: In place of the rank, where one after another comes by stdin: (rank, folder, environment), by
+#: `marshal`.  A byte to stdout says that the next can come.
 SPARE = "spare"
 _PIECE = 1 << 16
 _CONNECT_S = 5.0
@@ -113,9 +114,8 @@ def _connect(addresses: list[str]) -> socket.socket:
 def bound_silence(connected: socket.socket, seconds: float) -> None:
     """Have a connection to another host break when nothing comes through for so long.
 
-    A host that is cut off sends no end of it: the hub would wait for its ranks, and their programs
-    would run there for ever.  The kernel asks every second; the last option is what ends the
-    connection, for questions that are not answered as for data.
+    A host that is cut off sends no end of it, so hub and programs would go on for ever.  The
+    kernel asks every second; the last option ends it, for want of answers as for data.
     """
     if connected.family == socket.AF_UNIX:
         return
@@ -145,6 +145,8 @@ class _Wrapper:
         self.upstream: socket.socket | None = None
         self.initialized = self.finalized = False
         self.poll = select.poll()
+        #: Descriptors to give back.
+        self.owned: list[int] = []
 
     # Hub ----------------------------------------------------------------------------------------
 
@@ -154,13 +156,15 @@ class _Wrapper:
         with _ignoring_errors:  # a hub that is gone is noticed by reading
             self.hub.sendall(HEAD.pack(letter, len(body)) + body)
 
-    def await_job(self) -> None:
+    def await_job(self) -> bool:
+        """Wait to be told what to run; false where the hub goes without a word."""
         while not self.job:
             data = self.hub.recv(_PIECE)
             if not data:
-                raise SystemExit(0)
+                return False
             self.received += data
             self.take_frames()
+        return True
 
     def on_hub(self) -> None:
         try:
@@ -207,6 +211,17 @@ class _Wrapper:
             inherited += self.open_call(job["call"])
             argv += [str(fd) for fd in inherited[-2:]]
         out, err = self.stream(b"O"), self.stream(b"E")
+        try:
+            self.spawn(argv, environ, out, err)
+        finally:
+            self.send(b"S", str(self.pid).encode())
+            for fd in (out, err, *(fd for fd in inherited if fd not in self.owned)):
+                os.close(fd)
+            if self.pmi is not None:
+                theirs.detach()
+
+    def spawn(self, argv: list[str], environ: dict[str, str], out: int, err: int) -> None:
+        job = self.job
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, out, 1),
@@ -218,26 +233,20 @@ class _Wrapper:
             _keep_to(job["cpus"])
         # Where the program is looked for is said by its own environment, as in a shell.
         os.environ["PATH"] = environ.get("PATH", os.defpath)
-        try:
-            self.pid = os.posix_spawnp(
-                argv[0],
-                argv,
-                environ,
-                file_actions=actions,
-                setpgroup=0,
-                setsigmask=[],
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
-            )
-        finally:
-            self.send(b"S", str(self.pid).encode())
-            for fd in (out, err, *(fd for fd in inherited if fd != getattr(self, "sink", -1))):
-                os.close(fd)
-            if self.pmi is not None:
-                theirs.detach()
+        self.pid = os.posix_spawnp(
+            argv[0],
+            argv,
+            environ,
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
+        )
 
     def open_call(self, call: bytes) -> list[int]:
         """Make the files by which a Python program gets its call and returns its value."""
         source, self.sink = os.memfd_create("call", 0), os.memfd_create("value", 0)
+        self.owned.append(self.sink)
         with open(source, "wb", closefd=False) as file:
             file.write(call)
         os.lseek(source, 0, os.SEEK_SET)
@@ -246,6 +255,7 @@ class _Wrapper:
     def stream(self, letter: bytes) -> int:
         """Return the end of a pipe that the program writes to; what comes out goes to the hub."""
         ours, theirs = os.pipe()
+        self.owned.append(ours)
         os.set_blocking(ours, False)
 
         def on_data() -> None:
@@ -354,6 +364,7 @@ class _Wrapper:
         longest, ended = 20, -1
         with _ignoring_errors:  # Linux before 5.3
             ended = os.pidfd_open(self.pid)  # can be read once the program has ended
+            self.owned.append(ended)
             self.watch(ended, lambda: None)
             longest = 1000
         self.watch(self.hub.fileno(), self.on_hub)
@@ -387,13 +398,21 @@ class _Wrapper:
                 action()
         return bool(ready)
 
+    def close(self) -> None:
+        """Give back all descriptors."""
+        for each in (self.hub, self.pmi, self.upstream):
+            if each is not None:
+                each.close()
+        for fd in self.owned:
+            os.close(fd)
+
     def value(self) -> bytes:
         """Return what a Python program left behind."""
         sink = getattr(self, "sink", -1)
         if sink < 0:
             return b""
         os.lseek(sink, 0, os.SEEK_SET)
-        with open(sink, "rb") as file:
+        with open(sink, "rb", closefd=False) as file:
             return file.read()
 
 
@@ -412,11 +431,11 @@ def _keep_to(cpus: tuple[int, ...]) -> None:
 
 
 def _await_rank() -> str:
-    """Wait until the worker that started this tells its rank, or has gone."""
-    told = sys.stdin.buffer.read()
-    if not told:
+    """Wait until the worker that started this tells its next rank, or has gone."""
+    try:
+        rank, folder, environ = marshal.load(sys.stdin.buffer)
+    except EOFError:
         os._exit(0)
-    rank, folder, environ = marshal.loads(told)
     os.environ.clear()
     os.environ.update(environ)
     with _ignoring_errors:
@@ -437,34 +456,45 @@ def _read(path: str) -> str:
 
 
 def main() -> None:
-    """Stand for one rank's program; called once, in a process of its own."""
-    given = sys.argv[1]
-    if given == SPARE:
-        given = _await_rank()
+    """Stand for the program of one rank, or of a worker's ranks of one job after another."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _be_killed_sooner()
+    if sys.argv[1] != SPARE:
+        _stand(sys.argv[1])
+        os._exit(0)  # nothing is left to be done, and whoever started this waits for its end
+    cpus = os.sched_getaffinity(0)
+    while True:
+        _stand(_await_rank())
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with _ignoring_errors:
+            os.sched_setaffinity(0, cpus)
+        os.write(1, b".")
+
+
+def _stand(given: str) -> None:
+    """Connect to the hub of a job, and run the program of a rank until all is over."""
     told = os.environ.get(ADDRESS)
     if told is None:
         told = _read(sys.argv[2])
     token, *addresses = told.split()
     rank = int(given if given != "-" else next(os.environ[n] for n in _RANKS if n in os.environ))
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     wrapper = _Wrapper(_connect(addresses))
     signal.signal(signal.SIGTERM, wrapper.on_sigterm)
     wrapper.send(b"H", f"{token} {rank}".encode())
-    wrapper.await_job()
-    if wrapper.job["mode"] in ("relay", "watch"):
-        wrapper.upstream = socket.socket(fileno=int(os.environ["PMI_FD"]))
-    status, problem = 127, None
-    _be_killed_sooner()
-    try:
-        wrapper.start()
-        status = wrapper.run()
-    except OSError as error:
-        problem = (error.errno or 0, error.strerror or str(error), error.filename)
-    wrapper.send(b"X", marshal.dumps((status, wrapper.told, problem, wrapper.value())))
-    wrapper.settle_upstream()
-    # The hub says when to go: a launcher may end the others once one of its processes has ended;
-    # and closing with unread bytes would reset the connection, and lose what is under way.
-    with _ignoring_errors:
-        while wrapper.hub.recv(_PIECE):
-            pass
-    os._exit(0)  # nothing is left to be done, and whoever started this waits for its end
+    if wrapper.await_job():
+        if wrapper.job["mode"] in ("relay", "watch"):
+            wrapper.upstream = socket.socket(fileno=int(os.environ["PMI_FD"]))
+        status, problem = 127, None
+        try:
+            wrapper.start()
+            status = wrapper.run()
+        except OSError as error:
+            problem = (error.errno or 0, error.strerror or str(error), error.filename)
+        wrapper.send(b"X", marshal.dumps((status, wrapper.told, problem, wrapper.value())))
+        wrapper.settle_upstream()
+        # The hub says when to go: a launcher may end the others once one of its processes has; and
+        # closing with unread bytes would reset the connection, and lose what is under way.
+        with _ignoring_errors:
+            while wrapper.hub.recv(_PIECE):
+                pass
+    wrapper.close()

@@ -90,7 +90,6 @@ class _Service:
                 time.sleep(_SERVICE_NAP_MOVING_S if self._moving() else nap)
                 self._poll()
                 self._worker.jobs.watch()
-                self._worker.jobs.look_ahead()
                 late = report.pending
                 if late:
                     report.flush_if_late()
@@ -251,7 +250,6 @@ def _loop(
             error = service.error or worker.runners.error
             if error is not None:
                 raise error
-            worker.jobs.look_ahead()
             if backoff.waited_s > _PARK_S and worker.idle:
                 service.park()
             if doze(poll, backoff, longest_s, moving=moving()):

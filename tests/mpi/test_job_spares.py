@@ -1,101 +1,95 @@
-"""The spare of a worker: the process that waits for its next rank of a job."""
+"""The spare of a worker: the process that stands for its ranks of one job after another."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from alamo_mpi import Batch, Policy
+import pytest
+
+from alamo_mpi import Batch, JobError, Policy
+from alamo_mpi.mpi.launcher import find_launcher
 from alamo_mpi.runtime.jobsite import here
 from tests.mpi.gates import LIMIT_S, on_each_worker, wait_until
 
 PMI = Policy(launch="pmi")
+SHELL = ("-c", "echo $PPID; pwd; echo $WHAT")
 
 
-def spare() -> int | None:
-    """Return the number of this worker's spare, if there is one."""
-    process = here()._spare
-    return None if process is None else process.pid
+def spare() -> int:
+    """Return the number of this worker's spare.
+
+    Whoever leads a job may be heard later than rank 0, which has heard of the job's end from it.
+    """
+    wait_until(lambda: here()._spare is not None, "for a spare")
+    kept = here()._spare
+    assert kept is not None
+    return kept.pid
 
 
-def spare_in_time() -> int:
-    wait_until(spare, "for a spare")
+def open_in_spare() -> tuple[int, int]:
+    """Return how many descriptors the spare has open, and on how many CPUs it may run."""
     pid = spare()
-    assert pid is not None
-    return pid
+    return len(os.listdir(f"/proc/{pid}/fd")), len(os.sched_getaffinity(pid))
 
 
-def test_each_worker_of_a_job_gets_a_spare_which_the_next_job_takes(
+def kill_spare() -> None:
+    os.kill(spare(), signal.SIGKILL)
+
+
+def parents(batch: Batch, nworkers: int) -> set[int]:
+    """Return what has started the ranks of a job."""
+    job = batch.job("sh", SHELL, nworkers, policy=PMI)
+    assert job.run(LIMIT_S) == [0] * nworkers
+    lines = [line.split()[1] for line in job.stdout.get().splitlines() if len(line.split()) > 1]
+    return set(map(int, filter(str.isdigit, lines)))
+
+
+def test_the_next_job_takes_what_the_one_before_has_left(
     batch: Batch, tmp_path: Path, nworkers: int
 ) -> None:
-    batch.job("true", (), nworkers, policy=PMI).run(LIMIT_S)
-    spares: Sequence[int] = on_each_worker(batch, tmp_path, spare_in_time)
-    shell = ("-c", "echo $PPID")
-    job = batch.job("sh", shell, nworkers, policy=PMI)
-    assert job.run(LIMIT_S) == [0] * nworkers
-    assert {int(line.split()[1]) for line in job.stdout.get().splitlines()} == set(spares)
+    first = parents(batch, nworkers)
+    assert len(first) == nworkers
+    spares: Sequence[int] = on_each_worker(batch, tmp_path, spare)
+    assert set(spares) == first
+    assert parents(batch, nworkers) == first
 
 
-def children() -> set[str]:
-    """Return the numbers of this process's children."""
-    found = set()
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as file:
-            if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
-                found.add(entry)
-    return found
+def test_nothing_of_a_job_reaches_the_next(batch: Batch, tmp_path: Path, nworkers: int) -> None:
+    """Neither its folder, variables and CPUs nor a descriptor, however it has ended."""
+    parents(batch, nworkers)
+    before = on_each_worker(batch, tmp_path, open_in_spare)
+    one_cpu = Policy(launch="pmi", cpu_affinity=[min(os.sched_getaffinity(0))])
+    for _ in range(5):
+        batch.job("pwd", (), nworkers, cwd="/", env={"WHAT": "set"}, policy=one_cpu).run(LIMIT_S)
+        with pytest.raises(JobError):
+            batch.job("sh", ("-c", "kill -SEGV $$"), nworkers, policy=PMI).run(LIMIT_S)
+        with pytest.raises(JobError):
+            batch.job("/no/such/program", (), nworkers, policy=PMI).run(LIMIT_S)
+        with pytest.raises(JobError):
+            batch.job("sleep", ("600",), nworkers, timeout=0.1, policy=PMI).run(LIMIT_S)
+    job = batch.job("sh", SHELL, nworkers, policy=PMI)
+    job.run(LIMIT_S)
+    said = [line.partition("] ")[2] for line in job.stdout.get().splitlines()]
+    assert said.count(os.getcwd()) == nworkers, said
+    assert said.count("") == nworkers, said  # $WHAT
+    after = on_each_worker(batch, tmp_path, open_in_spare)
+    assert sorted(after) == sorted(before)
 
 
-def looks_ahead_on_many_threads() -> tuple[int, bool]:
-    site = here()
-    spare_in_time()
-    with site._starting:
-        # Due once more, if the job began while the spare that it did not get was being started.
-        site._spare_due = None
-        old, site._spare = site._spare, None
-    assert old is not None
-    assert old.stdin is not None
-    old.stdin.close()
-    old.wait(LIMIT_S)
-    before, barrier = children(), threading.Barrier(8)
-
-    def look() -> None:
-        barrier.wait(LIMIT_S)
-        site.look_ahead()
-
-    threads = [threading.Thread(target=look) for _ in range(barrier.parties)]
-    for thread in threads:
-        thread.start()
-    # The service thread of the worker looks, too.
-    site._spare_due = 0.0
-    for thread in threads:
-        thread.join()
-    spare_in_time()
-    return len(children() - before), site._spare_due is None
+def test_a_callable_leaves_it_as_well(batch: Batch, tmp_path: Path, nworkers: int) -> None:
+    first = parents(batch, nworkers)
+    on_each_worker(batch, tmp_path, spare)
+    calls = batch.job(os.getppid, (), nworkers)
+    # Open MPI's processes have a launcher.
+    assert set(calls.run(LIMIT_S)) == first or find_launcher().family != "MPICH"
+    on_each_worker(batch, tmp_path, spare)
+    assert parents(batch, nworkers) == first
 
 
-def test_threads_that_look_at_the_same_time_start_one(batch: Batch, nworkers: int) -> None:
-    batch.job("true", (), nworkers, policy=PMI).run(LIMIT_S)
-    assert batch.function(looks_ahead_on_many_threads).run(LIMIT_S) == (1, True)
-
-
-def put_off() -> bool:
-    """Tell whether a job that begins here puts off a spare that is due, and does not make it."""
-    site = here()
-    spare_in_time()
-    with site._starting:
-        site._spare_due = None  # see above
-    site._put_off_spare()
-    none_wanted = site._spare_due
-    site._spare_due = far = 1e12
-    site._put_off_spare()
-    due, site._spare_due = site._spare_due, None
-    return none_wanted is None and due is not None and due < far
-
-
-def test_a_job_that_begins_puts_the_spare_off(batch: Batch, nworkers: int) -> None:
-    batch.job("true", (), nworkers, policy=PMI).run(LIMIT_S)
-    assert batch.function(put_off).run(LIMIT_S)
+def test_a_spare_that_was_killed_is_replaced(batch: Batch, tmp_path: Path, nworkers: int) -> None:
+    first = parents(batch, nworkers)
+    on_each_worker(batch, tmp_path, kill_spare)
+    assert not parents(batch, nworkers) & first
