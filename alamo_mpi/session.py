@@ -47,6 +47,8 @@ class _Process:
         self.serving: World | None = None
         #: This rank has served a whole program and is on its way out.
         self.leaving = False
+        #: The log says what the start has found; for blocks of `serve`, which may be many, once.
+        self.told = False
 
 
 _process = _Process()
@@ -305,8 +307,14 @@ class serve:  # noqa: N801 - a context manager, used like a function
         with _process.lock:
             self._check_free()
             world = World(self._comm, inventory())
-            open_gateway(world, open_pool(world))
+            pool = open_pool(world)
+            open_gateway(world, pool)
             if world.rank == 0:
+                if not _process.told:
+                    from alamo_mpi.startlog import log_start
+
+                    _process.told = True
+                    log_start(world, pool)
                 self._session = _process.session = _open(world)
                 return self._session
         self._work(world)

@@ -47,6 +47,20 @@ def test_the_log_says_what_was_found(tmp_path: Path, way: str) -> None:
         assert found in run.stderr, str(run)
 
 
+def test_blocks_of_a_host_program_tell_it_once(tmp_path: Path) -> None:
+    """In the host's own log."""
+    text = (
+        "from mpi4py import MPI\nimport alamo_mpi\n"
+        "for _ in range(3):\n"
+        "    with alamo_mpi.serve(MPI.COMM_WORLD):\n"
+        "        assert alamo_mpi.Batch().function(pow, 2, 5).run() == 32\n"
+    )
+    run = mpirun(3, [written(tmp_path, LISTENS + text)])
+    run.check_clean()
+    assert run.rc == 0, str(run)
+    assert run.stderr.count("alamo_mpi starts with 3 ranks:\n") == 1, str(run)
+
+
 def test_a_level_that_is_none(tmp_path: Path) -> None:
     run = mpirun(3, ["-m", "alamo_mpi", written(tmp_path, PLAIN)], env={"ALAMO_LOG": "loud"})
     run.check_clean()
