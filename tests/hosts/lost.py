@@ -1,4 +1,4 @@
-"""A program that loses the worker of this number, and says where that is."""
+"""A program that loses the rank of this number, and says where that is."""
 
 import os
 import platform
@@ -21,5 +21,7 @@ def dies(victim: int) -> None:
 batch = Batch()
 for _ in range(batch.num_workers):
     batch.function(dies, int(sys.argv[1])).start()
+if sys.argv[1] == "0":
+    dies(0)
 batch.close()
 batch.join()

@@ -137,6 +137,18 @@ def test_a_program_that_goes_on_without_lost_workers(hosts: Hosts, victims: str)
     assert said == victims.split(), run
 
 
+@pytest.mark.skipif("find_launcher().family != 'MPICH'", reason="several hosts: MPICH alone can")
+def test_nobody_goes_on_without_rank_0(hosts: Hosts) -> None:
+    began = time.monotonic()
+    run = hosts.run_surviving(6, 2, LOST, "0", timeout_s=60)
+    assert time.monotonic() - began < 30, run
+    assert run.returncode not in (0, 124), run
+    (said,) = re.findall(r"alamo_mpi: rank .* was lost: .*", run.stderr)
+    assert "rank 0 (host node1, the main program) was lost: killed by signal 9" in said, said
+    assert said.endswith("all ranks end now."), said
+    until(lambda: not processes_of(LOST), lambda: processes_of(LOST))
+
+
 @pytest.mark.skipif("find_launcher().family != 'Open MPI'", reason="MPICH can")
 def test_open_mpi_does_not_survive_on_several_hosts(hosts: Hosts) -> None:
     command = ("env", "ALAMO_SURVIVE=1", PYTHON, "-m", "alamo_mpi", SURVIVES)
