@@ -31,7 +31,7 @@ WRAPPER = (
     "import jobwrapper; jobwrapper.main()",
 )
 
-#: Seconds that a wrapper has when its job is over, before it is ended.
+#: Seconds that a wrapper has to answer, and when its job is over, before it is ended.
 _LEAVE_S = 1.0
 
 
@@ -48,13 +48,14 @@ class Spare:
         self._process = subprocess.Popen(
             [*WRAPPER, jobwrapper.SPARE],
             env=scrubbed(os.environ),
-            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             # Ctrl-C is the program's to handle, and what it ends, it tells.
             start_new_session=True,
         )
+        #: It has not been told a rank yet, and may not have come so far that it listens.
+        self._fresh = True
 
     @property
     def pid(self) -> int:
@@ -71,19 +72,33 @@ class Spare:
         """
         pipe = self._process.stdin
         assert pipe is not None
+        fresh, self._fresh = self._fresh, False
         if self._process.poll() is None:
-            with contextlib.suppress(OSError):  # just killed
+            with contextlib.suppress(OSError):
                 pipe.write(marshal.dumps((rank, os.getcwd(), {**scrubbed(os.environ), **env})))
-                return True
+                pipe.flush()
+                # One that was just killed takes what is written, and the hub would wait for it.
+                if fresh or self._says(jobwrapper.TOLD):
+                    return True
+        self._process.kill()
         self.end()
         return False
 
     def is_over(self) -> bool:
         """Wait until its rank is over and cleared away; false if it does not come to that."""
+        return self._says(jobwrapper.OVER)
+
+    def _says(self, word: bytes) -> bool:
+        """Wait until it says this, for a second at most."""
         pipe, poll = self._process.stdout, select.poll()
         assert pipe is not None
         poll.register(pipe, select.POLLIN)
-        return bool(poll.poll(1000 * _LEAVE_S)) and pipe.read(1) == b"."
+        said: bytes | None = None
+        while said != word and poll.poll(1000 * _LEAVE_S):
+            said = os.read(pipe.fileno(), 1)
+            if not said:
+                return False
+        return said == word
 
     def end(self) -> None:
         """End it; returns when that is done."""

@@ -45,15 +45,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["ADDRESS", "HEAD", "SPARE", "bound_silence", "frames", "main"]
+__all__ = ["ADDRESS", "HEAD", "OVER", "SPARE", "TOLD", "bound_silence", "frames", "main"]
 
 HEAD = struct.Struct("<cI")
 #: Environment variable with token and addresses of the hub.
 ADDRESS = "ALAMO_JOB_HUB"
 
-#: In place of the rank, where one after another comes by stdin: (rank, folder, environment), by
-#: `marshal`.  A byte to stdout says that the next can come.
-SPARE = "spare"
+#: In place of the rank, where one after another comes by stdin, with folder and environment; what
+#: is said to stdout when one has come, and when the next can.
+SPARE, TOLD, OVER = "spare", b"+", b"."
 _PIECE = 1 << 16
 _CONNECT_S = 5.0
 _DRAIN_S = 0.5
@@ -436,6 +436,7 @@ def _await_rank() -> str:
         rank, folder, environ = marshal.load(sys.stdin.buffer)
     except EOFError:
         os._exit(0)
+    os.write(1, TOLD)
     os.environ.clear()
     os.environ.update(environ)
     with _ignoring_errors:
@@ -446,13 +447,12 @@ def _await_rank() -> str:
 def _read(path: str) -> str:
     """Return what is in a file, which may not be there yet."""
     until = time.monotonic() + _CONNECT_S
-    while True:
+    while time.monotonic() < until:
         with _ignoring_errors, open(path) as file:
             if text := file.read():
                 return text
-        if time.monotonic() > until:
-            raise SystemExit(f"{path} is not there")
         time.sleep(0.005)
+    raise SystemExit(f"{path} is not there")
 
 
 def main() -> None:
@@ -468,7 +468,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with _ignoring_errors:
             os.sched_setaffinity(0, cpus)
-        os.write(1, b".")
+        os.write(1, OVER)
 
 
 def _stand(given: str) -> None:
@@ -492,8 +492,8 @@ def _stand(given: str) -> None:
             problem = (error.errno or 0, error.strerror or str(error), error.filename)
         wrapper.send(b"X", marshal.dumps((status, wrapper.told, problem, wrapper.value())))
         wrapper.settle_upstream()
-        # The hub says when to go: a launcher may end the others once one of its processes has; and
-        # closing with unread bytes would reset the connection, and lose what is under way.
+        # The hub says when to go: a launcher may end the others once one process has; and closing
+        # with unread bytes would reset the connection, and lose what is under way.
         with _ignoring_errors:
             while wrapper.hub.recv(_PIECE):
                 pass

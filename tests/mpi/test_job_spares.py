@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -89,7 +89,16 @@ def test_a_callable_leaves_it_as_well(batch: Batch, tmp_path: Path, nworkers: in
     assert parents(batch, nworkers) == first
 
 
-def test_a_spare_that_was_killed_is_replaced(batch: Batch, tmp_path: Path, nworkers: int) -> None:
-    first = parents(batch, nworkers)
-    on_each_worker(batch, tmp_path, kill_spare)
-    assert not parents(batch, nworkers) & first
+def stop_spare() -> None:
+    os.kill(spare(), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize(("harm", "times"), [(kill_spare, 5), (stop_spare, 1)])
+def test_a_spare_that_was_harmed_is_replaced(
+    batch: Batch, tmp_path: Path, nworkers: int, harm: Callable[[], None], times: int
+) -> None:
+    """Also by what comes at once, when it seems to live."""
+    for _ in range(times):
+        first = parents(batch, nworkers)
+        on_each_worker(batch, tmp_path, harm)
+        assert not parents(batch, nworkers) & first
