@@ -54,7 +54,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "Drop": ((2, 0), [1, 2]),
     "Ended": ((2, 0), 1, [0], b"\x03", None, {}, {}, {}, {}, True, {0: [(1, 2.0, 3.0, None)]}),
     "Over": ((2, 0), 4),
-    "Enlist": (4, 1, {"A": "b"}, "", ""),
+    "Enlist": (4, 1, {"A": "b"}, "", "", ("name_",)),
     "Dismiss": (4, ("mpich_shm_1_",), ()),
     "Join": (4, (1, 2), b"f", True, b"a"),
     "Part": (4, 1, (b"payload",), None, b"out", b""),
