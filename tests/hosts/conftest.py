@@ -127,6 +127,12 @@ def hosts() -> Iterator[Hosts]:
         yield Hosts([script, "mpiexec"], env)
 
 
+def processes_of(words: str) -> list[str]:
+    """Return the command lines, on whichever host, that have these words."""
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in found.stdout.splitlines() if words in line]
+
+
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """Return a folder that all hosts see: their ``/tmp`` is their own."""

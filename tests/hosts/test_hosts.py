@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alamo_mpi.mpi.launcher import find_launcher
-from tests.hosts.conftest import ROOT, Hosts
+from tests.hosts.conftest import ROOT, Hosts, processes_of
 from tests.support.until import until
 
 PYTHON = sys.executable
@@ -218,12 +217,6 @@ def test_a_pulled_cable_can_be_ended(hosts: Hosts, shared: Path) -> None:
         assert Path(f"{state}.stopped").read_text() == "StopSignal(143) at 50\n"
     # With the cable back, the rank there hears that nobody is left.
     until(lambda: not processes_of(str(state)), lambda: processes_of(str(state)))
-
-
-def processes_of(words: str) -> list[str]:
-    """Return the command lines, on whichever host, that have these words."""
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    return [line for line in found.stdout.splitlines() if words in line]
 
 
 def test_a_host_that_is_not_there(hosts: Hosts) -> None:
