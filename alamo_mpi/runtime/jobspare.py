@@ -92,6 +92,8 @@ class Spare:
         """Wait until it says this, for a second at most."""
         pipe, poll = self._process.stdout, select.poll()
         assert pipe is not None
+        if pipe.closed:  # it went before it was told, and is cleared away
+            return False
         poll.register(pipe, select.POLLIN)
         said: bytes | None = None
         while said != word and poll.poll(1000 * _LEAVE_S):

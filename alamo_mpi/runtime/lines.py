@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from alamo_mpi.core.silence import SETTING, silence_s
-from alamo_mpi.runtime.jobwrapper import bound_silence
 
 if TYPE_CHECKING:
     import socket
@@ -55,7 +54,7 @@ class Line:
         self.connection.settimeout(None)
         # Of a cable that is pulled both ends hear nothing.  The one with rank 0 is to tell it, and
         # launchers may end all at once for what this end does then.
-        bound_silence(self.connection, _silence_s() + _LATER_S)
+        _bound(self.connection, _LATER_S)
         self.reading: TextIO = self.connection.makefile("r")
         self.writing: TextIO = self.connection.makefile("w")
         self.writing.write(token + "\n")
@@ -117,7 +116,7 @@ class Listener:
         silent = False
         try:
             with connection, contextlib.suppress(ValueError):
-                bound_silence(connection, _silence_s())
+                _bound(connection)
                 reading, writing = connection.makefile("r"), connection.makefile("w")
                 if hmac.compare_digest(reading.readline().strip(), self._token):
                     host, ranks = json.loads(reading.readline())
@@ -129,8 +128,10 @@ class Listener:
             self._over(*who, silent)
 
 
-def _silence_s() -> float:
-    return silence_s(os.environ.get(SETTING, ""))
+def _bound(connection: socket.socket, later_s: float = 0.0) -> None:
+    from alamo_mpi.runtime.jobwrapper import bound_silence
+
+    bound_silence(connection, silence_s(os.environ.get(SETTING, "")) + later_s)
 
 
 def say(lines: TextIO, what: object) -> None:
